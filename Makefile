@@ -1,0 +1,28 @@
+# `make smoke` and `make test` do all set-up on a fresh machine, then their job; a second call installs nothing.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+.PHONY: smoke test test-slow lint clean
+
+smoke: $(INSTALLED)  ## W1: five clips, fifty steps, a falling curve
+	$(RUN) -m omni.train
+
+test: $(INSTALLED)  ## everything but the slow tests
+	$(RUN) -m pytest
+
+test-slow: $(INSTALLED)  ## the tests that take minutes
+	$(RUN) -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --editable '.[weights,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) outputs

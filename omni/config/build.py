@@ -1,0 +1,177 @@
+"""The one room that turns configuration into objects."""
+
+import importlib.metadata
+import inspect
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from omni.config.check import ConfigError
+from omni.text.tokenizer import ByteTokenizer
+
+if TYPE_CHECKING:  # torch is imported when something is built, not when a config is shown
+    import torch
+
+    from omni.data.features import EncodedClips
+    from omni.model.omni import Omni
+    from omni.training.loop import Trainer
+
+
+@dataclass(frozen=True)
+class Built:
+    """The parts of one run."""
+
+    device: "torch.device"
+    dtype: "torch.dtype"
+    model: "Omni"
+    examples: "EncodedClips"
+    trainer: "Trainer"
+    unmatched: list[str]
+
+
+def build(cfg: DictConfig) -> Built:
+    """Build model, data and trainer.
+
+    Raises:
+        ConfigError: a class that cannot be imported or does not take its keys, a device that is not there.
+        OmniError: whatever the parts themselves refuse: weights, manifests, sizes.
+    """
+    import_torch()
+    from omni.data.features import EncodedClips
+    from omni.training.freeze import freeze
+
+    device = pick_device(cfg.device.name)
+    dtype = pick_dtype(cfg.precision.name, device)
+    tokenizer = ByteTokenizer()
+    dataset = make(cfg.dataset, "dataset")
+    model = build_model(cfg, dtype).to(device)
+    unmatched = freeze(model, list(cfg.stage.freeze))
+    examples = EncodedClips(
+        dataset,
+        encoder=model.encoder,
+        tokenizer=tokenizer,
+        check_fits=model.check_fits,
+        device=device,
+        limit=cfg.debug.limit_clips,
+    )
+    trainer = build_trainer(cfg, model, examples, tokenizer)
+    return Built(device, dtype, model, examples, trainer, unmatched)
+
+
+def build_model(cfg: DictConfig, dtype: "torch.dtype") -> "Omni":
+    """Encoder, projector and backbone; seeded one by one, so that another projector leaves the backbone's start
+    as it is."""
+    from omni.model.omni import Omni
+    from omni.training.seed import seed_everything
+
+    encoder = make(cfg.encoder, "encoder")
+    seed_everything(cfg.seed)
+    projector = make(cfg.projector, "projector")
+    seed_everything(cfg.seed)
+    backbone = make(cfg.backbone, "backbone", dtype=dtype)
+    return Omni(encoder=encoder, projector=projector, backbone=backbone)
+
+
+def build_trainer(cfg: DictConfig, model: "Omni", examples: "EncodedClips", tokenizer: ByteTokenizer) -> "Trainer":
+    from omni.training.loop import Trainer
+    from omni.training.schedule import trapezoid
+
+    stage = cfg.stage
+    return Trainer(
+        model,
+        make(cfg.optimizer, "optimizer", model=model, lr=stage.lr),
+        examples,
+        factor=partial(
+            trapezoid,
+            max_steps=stage.max_steps,
+            warmup_steps=stage.warmup_steps,
+            warmdown=stage.warmdown,
+            final=stage.final_lr,
+        ),
+        bos=tokenizer.bos,
+        seed=cfg.seed,
+        max_steps=stage.max_steps,
+        batch_size=stage.batch_size,
+        accumulate=stage.accumulate,
+        compile=cfg.compile,
+    )
+
+
+def build_loggers(cfg: DictConfig, folder: Path, **given: Any) -> list[Any]:
+    """The loggers of `cfg.logger`, csv first; each takes of `given` (name, config, ...) what it asks for."""
+    nodes = sorted(cfg.logger.items(), key=lambda item: item[0] != "csv")
+    return [make(node, f"logger.{name}", folder=folder, optional=given) for name, node in nodes]
+
+
+def make(node: DictConfig, key: str, *, optional: dict[str, Any] | None = None, **given: Any) -> Any:
+    """Call a node's `_target_` with its keys and `given`; errors name the key."""
+    plain = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+    try:
+        target = instantiate(plain, _partial_=True, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        raise ConfigError(
+            f"{key}._target_: {plain.get('_target_')} cannot be imported ({cause}); a class of your own must be "
+            "importable from the folder you are in, or from PYTHONPATH"
+        ) from error
+    parameters = inspect.signature(target.func).parameters
+    given |= {name: value for name, value in (optional or {}).items() if name in parameters}
+    try:
+        inspect.signature(target.func).bind(**target.keywords, **given)
+    except TypeError as error:
+        raise ConfigError(f"{key}: {plain['_target_']} takes {', '.join(parameters)}: {error}") from error
+    return target(**given)
+
+
+def pick_device(name: str) -> "torch.device":
+    """The device of that name; "auto" is the first of cuda, mps and cpu that is there.
+
+    Raises:
+        ConfigError: a device that is asked for by name and is not there.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, available in there.items() if available)
+    if not there[name]:
+        found = ", ".join(device for device, available in there.items() if available)
+        raise ConfigError(f"device: {name} is not available here (found: {found}); use device=auto")
+    return torch.device(name)
+
+
+def pick_dtype(name: str, device: "torch.device") -> "torch.dtype":
+    """bf16 where asked for, or with "auto" where the hardware is made for it; fp32 elsewhere."""
+    import torch
+
+    fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.bfloat16 if name == "bf16" or (name == "auto" and fast) else torch.float32
+
+
+def import_torch() -> None:
+    """Import torch and torchaudio together, or say why they cannot be.
+
+    Raises:
+        ConfigError: with the remedy; the usual cause is a CPU-only torch beside the registry's CUDA torchaudio.
+    """
+    try:
+        import torch  # noqa: F401
+        import torchaudio  # noqa: F401
+    except (ImportError, OSError) as error:
+        versions = " and ".join(f"{name} {version_of(name)}" for name in ("torch", "torchaudio"))
+        raise ConfigError(
+            f"{versions} cannot be imported together ({error}). They must come from the same index and fit each "
+            "other: pip install --force-reinstall 'torch>=2.11,<2.15' 'torchaudio==2.11.*'"
+        ) from error
+
+
+def version_of(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,142 @@
+"""Everything that is wrong with a composed configuration, said at once and before torch is imported."""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from omni.config.schema import TARGETS, Train
+from omni.errors import OmniError
+from omni.text.tokenizer import ByteTokenizer
+
+
+class ConfigError(OmniError):
+    """A configuration that cannot run; the message names each dotted key and the way out."""
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise ConfigError with every unknown key, missing value, broken interpolation, wrong type and misfit."""
+    problems = [*unresolved(cfg)]
+    problems += against_schema(cfg, Train, "", skip=problems)
+    for key, node in components(cfg):
+        schema = TARGETS.get(str(node.get("_target_")))
+        if schema is not None:
+            problems += against_schema(node, schema, key + ".", skip=problems)
+    if not problems:
+        problems = [*misfits(cfg)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def components(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
+    """The nodes that become objects: the groups, and each logger by its own name."""
+    named = {group: cfg.get(group) for group in ("encoder", "projector", "backbone", "dataset", "optimizer")}
+    named |= {f"logger.{name}": node for name, node in (cfg.get("logger") or {}).items()}
+    yield from ((key, node) for key, node in named.items() if isinstance(node, DictConfig))
+
+
+def unresolved(node: Any, path: str = "") -> Iterator[str]:
+    """A line for each value that is missing or whose interpolation leads nowhere."""
+    keys = node.keys() if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
+        name = f"{path}{key}"
+        if OmegaConf.is_missing(node, key):
+            yield f"{name}: a value is missing; set it, as in {name}=VALUE"
+            continue
+        try:
+            value = node[key]
+        except OmegaConfBaseException as error:
+            yield f"{name}: {first_line(error)}"
+            continue
+        if isinstance(value, DictConfig | ListConfig):
+            yield from unresolved(value, name + ".")
+
+
+def against_schema(node: DictConfig, schema: type, prefix: str, *, skip: list[str]) -> Iterator[str]:
+    """A line for each key the schema does not know and each value of another type than it asks for."""
+    known = {field.name: field for field in fields(schema)}
+    said = {line.split(":")[0] for line in skip}
+    typed = OmegaConf.structured(schema)
+    for key in node:
+        name = f"{prefix}{key}"
+        if key not in known:
+            yield f"{name}: unknown key{suggest(str(key), list(known), prefix)}"
+        elif not any(other == name or other.startswith(name + ".") for other in said):
+            value, expected = node[key], OmegaConf.get_type(typed, key)
+            if isinstance(value, DictConfig) and is_dataclass(expected):
+                yield from against_schema(value, expected, name + ".", skip=skip)
+                continue
+            try:
+                typed[key] = value
+            except OmegaConfBaseException as error:
+                yield f"{name}: {first_line(error)}"
+
+
+def misfits(cfg: DictConfig) -> Iterator[str]:
+    """A line for each pair of values that do not fit together; whatever a user's own class lacks is not judged."""
+    layers = cfg.encoder.get("layers")
+    if layers is not None and "depth" in cfg.encoder and "width" in cfg.encoder:
+        yield from misfits_of_layers(list(layers), cfg.encoder.depth, cfg.encoder.width, cfg.projector.get("in_dim"))
+    width, heads = cfg.backbone.get("n_embd"), cfg.backbone.get("n_head")
+    if width is not None and cfg.projector.get("out_dim") not in (None, width):
+        yield (
+            f"projector.out_dim: {cfg.projector.out_dim} is not the backbone's width; set projector.out_dim={width}"
+        )
+    if width and heads and (width % heads or width // heads % 2):
+        yield f"backbone.n_head: {heads} heads do not divide a width of {width} into even parts; try {width // 128}"
+    elif heads and cfg.backbone.get("n_kv_head") and heads % cfg.backbone.n_kv_head:
+        yield f"backbone.n_kv_head: {cfg.backbone.n_kv_head} does not divide n_head={heads}"
+    if set(cfg.backbone.get("window_pattern", "L").upper()) - {"S", "L"}:
+        yield f"backbone.window_pattern: {cfg.backbone.window_pattern!r} must be made of S and L"
+    if cfg.backbone.get("vocab_size", ByteTokenizer.vocab_size) < ByteTokenizer.vocab_size:
+        yield (
+            f"backbone.vocab_size: {cfg.backbone.vocab_size} is less than the byte tokenizer's "
+            f"{ByteTokenizer.vocab_size}; set backbone.vocab_size={ByteTokenizer.vocab_size}"
+        )
+    if "csv" not in cfg.logger:
+        yield "logger.csv: missing, and curve, gate and resume read it; keep csv in the list, as in logger=[csv]"
+    yield from out_of_range(cfg)
+
+
+def misfits_of_layers(layers: list[int], depth: int, width: int, in_dim: int | None) -> Iterator[str]:
+    outside = [layer for layer in layers if not -depth - 1 <= layer <= depth]
+    if outside:
+        yield f"encoder.layers: {outside} are not among the states 0..{depth} (or -1..{-depth - 1} from the end)"
+    kept = len(layers) or depth + 1
+    if in_dim not in (None, kept * width):
+        yield (
+            f"projector.in_dim: {in_dim} is not what the encoder gives, {kept} layer(s) of {width}; "
+            f"set projector.in_dim={kept * width}"
+        )
+
+
+def out_of_range(cfg: DictConfig) -> Iterator[str]:
+    """A line for each number that no run can have."""
+    at_least_one = ("max_steps", "batch_size", "accumulate", "checkpoint_every", "checkpoints_kept")
+    for key in at_least_one:
+        if cfg.stage[key] < 1:
+            yield f"stage.{key}: {cfg.stage[key]} must be at least 1"
+    if cfg.stage.lr <= 0:
+        yield f"stage.lr: {cfg.stage.lr} must be above 0"
+    for key in ("warmdown", "final_lr"):
+        if not 0 <= cfg.stage[key] <= 1:
+            yield f"stage.{key}: {cfg.stage[key]} must lie between 0 and 1"
+    for key in ("projector.stack", "projector.halvings", "backbone.n_layer", "debug.limit_clips"):
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value < 1:
+            yield f"{key}: {value} must be at least 1"
+
+
+def suggest(word: str, known: list[str], prefix: str = "") -> str:
+    """'; did you mean ...?' with the nearest known word, or what there is to choose from."""
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {prefix}{near[0]}?"
+    return f"; known here: {', '.join(sorted(name for name in known if not name.startswith('_')))}"
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

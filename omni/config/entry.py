@@ -1,0 +1,85 @@
+"""How a command starts: hydra composes, the job runs, and an error is a line to read, not a traceback.
+
+hydra's own `run_and_report` prints its exceptions and exits. With HYDRA_FULL_ERROR set it lets them through, so this
+module sets it and reports them itself; a user who sets the variable gets the traceback.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigKeyError
+
+from omni.config.check import suggest
+from omni.config.paths import conf_dir
+from omni.config.schema import register
+from omni.errors import OmniError
+
+Job = Callable[[DictConfig, Path, list[str]], tuple[float | None, bool]]
+"""Takes the configuration, the run folder and the overrides; returns the objective and whether the gate was met."""
+
+
+def run_command(job: Job) -> None:
+    """Compose the configuration from the command line, run `job` on it (a sweep: on each), and exit.
+
+    The exit status is 0 when every job passed, 1 when one failed, 130 after Ctrl-C.
+    """
+    want_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.path.insert(0, os.getcwd())  # a user's own encoder.py, also under the console script
+    register()
+    failed = []
+
+    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
+    def composed(cfg: DictConfig) -> float | None:
+        run = HydraConfig.get()
+        try:
+            objective, passed = job(cfg, Path(run.runtime.output_dir), list(run.overrides.task))
+        except Exception as error:
+            report(error, want_traceback)
+            failed.append(error)
+            raise
+        if not passed:
+            failed.append(None)
+        return objective
+
+    try:
+        composed()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if error not in failed:
+            report(error, want_traceback)
+        sys.exit(1)
+    sys.exit(1 if failed else 0)
+
+
+def report(error: Exception, want_traceback: bool) -> None:
+    """Print what went wrong; the traceback only for an error nobody foresaw or when asked for."""
+    if want_traceback:
+        raise error
+    if isinstance(error, OmniError):
+        message = str(error)
+    elif isinstance(error, MissingConfigException | ConfigCompositionException):
+        message = explain(error)
+    else:
+        message = f"{type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows the traceback)"
+    print(f"error: {message}".replace("\n", "\n  "), file=sys.stderr)
+
+
+def explain(error: Exception) -> str:
+    """hydra's message, with the nearest option or key."""
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}: there is no {option!r}{suggest(option, list(error.options), f'{group}=')}"
+    cause = error.__cause__
+    if isinstance(cause, ConfigKeyError | AttributeError) and getattr(cause, "parent_node", None) is not None:
+        parent = str(cause.full_key).rpartition(".")[0]
+        known = [str(key) for key in cause.parent_node if key != "hydra"]
+        return f"{cause.full_key}: unknown key{suggest(str(cause.key), known, parent + '.' if parent else '')}"
+    return str(error)

@@ -1,0 +1,45 @@
+"""A configuration as text, as a hash, and back from a run folder."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from omni.config.check import ConfigError
+from omni.config.schema import Train
+
+NOT_SIGNED = ("logger", "device", "resume")
+"""Keys that change where a run runs and who watches, not what it computes."""
+
+
+def render(cfg: DictConfig) -> str:
+    """The resolved YAML; unresolved where an interpolation is broken, so that a failed run still shows its config."""
+    try:
+        return OmegaConf.to_yaml(cfg, resolve=True)
+    except OmegaConfBaseException:
+        return OmegaConf.to_yaml(cfg)
+
+
+def signature(cfg: DictConfig) -> str | None:
+    """Twelve hex digits that two runs share when their configurations ask for the same computation."""
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    except OmegaConfBaseException:
+        return None
+    signed = {key: value for key, value in plain.items() if key not in NOT_SIGNED}
+    return hashlib.sha256(json.dumps(signed, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def load(run_folder: Path) -> DictConfig:
+    """The configuration a run saved.
+
+    Raises:
+        ConfigError: config.yaml is missing or damaged, or of another version of omni.
+    """
+    path = run_folder / "config.yaml"
+    try:
+        return OmegaConf.merge(OmegaConf.structured(Train), OmegaConf.load(path))
+    except Exception as error:  # yaml, omegaconf and the file system have their own families of errors
+        raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}); start a new run") from error

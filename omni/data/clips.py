@@ -1,0 +1,63 @@
+"""Datasets: sequences of clips, each a waveform and what is said or heard in it.
+
+A dataset is anything with a length whose items are `Sample`s; to add one, write such a class in a file of your own
+and name it in a YAML (see the README).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from omni.audio.read import check_audible, read
+from omni.audio.tones import write_smoke_clips
+from omni.data.manifest import ManifestError, read_manifest, select_split
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip: its id, float32 waveform (samples,) at 16 kHz, and text."""
+
+    id: str
+    waveform: Tensor
+    text: str
+
+
+class ManifestClips:
+    """The clips of one split of a manifest, read when asked for.
+
+    Args:
+        path: the manifest, JSON lines.
+        split: the split to take.
+        min_seconds, max_seconds: shorter and longer clips are refused.
+
+    Raises:
+        ManifestError: a bad row, an unknown split, an audio file that does not exist.
+        AudioError: from an item, when its file cannot be read or holds nothing audible.
+    """
+
+    def __init__(self, *, path: str, split: str = "train", min_seconds: float = 0.1, max_seconds: float = 120.0):
+        self.path, self.min_seconds, self.max_seconds = Path(path), min_seconds, max_seconds
+        self.clips = select_split(read_manifest(path), split)
+        missing = [clip for clip in self.clips if not clip.audio.is_file()]
+        if missing:
+            shown = "".join(f"\n  {clip.id}: {clip.audio}" for clip in missing[:10])
+            raise ManifestError(
+                f"{path}: {len(missing)} of {len(self.clips)} audio files do not exist (field 'audio'; a relative "
+                f"path starts at the manifest's folder):{shown}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Sample:
+        clip = self.clips[index]
+        waveform = read(clip.audio, offset=clip.offset, bytes=clip.bytes, max_seconds=self.max_seconds)
+        check_audible(waveform, min_seconds=self.min_seconds, what=f"{self.path}: clip {clip.id!r}: {clip.audio}")
+        return Sample(clip.id, waveform, clip.text)
+
+
+def audio_smoke(*, folder: str) -> ManifestClips:
+    """Five synthetic clips of 5 s; whatever of them is not in `folder` yet is written first."""
+    write_smoke_clips(folder)
+    return ManifestClips(path=str(Path(folder) / "manifest.jsonl"))

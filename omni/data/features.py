@@ -1,0 +1,84 @@
+"""Clips as a model sees them: encoder states and token ids, each computed once.
+
+Shape letters: K encoder layers kept, T encoder frames, D encoder width, L text tokens.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from omni.data.clips import Sample
+from omni.text.tokenizer import ByteTokenizer
+
+MEMORY_LIMIT = 4 * 2**30
+"""Bytes of states kept; clips beyond it are encoded again at each use."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One clip: its id, states (K, T, D), and token ids (L,) that start with BOS."""
+
+    id: str
+    states_KTD: Tensor
+    ids_L: Tensor
+
+
+class EncodedClips:
+    """A dataset seen through a frozen encoder.
+
+    Each clip is encoded alone: its states are then the same numbers, to the bit, whatever batch it lands in, which
+    is what lets a resumed run repeat an uninterrupted one.
+
+    Args:
+        dataset: the clips.
+        encoder: waveforms to states and lengths.
+        tokenizer: text to ids.
+        check_fits: raises when a clip, by its id, frames and tokens, is longer than the model's context.
+        device: where the encoder lives and the states are kept.
+        limit: use only this many clips, the first ones.
+    """
+
+    def __init__(
+        self,
+        dataset: Sequence[Sample],
+        *,
+        encoder: Callable[[list[Tensor]], tuple[Tensor, Tensor]],
+        tokenizer: ByteTokenizer,
+        check_fits: Callable[..., None],
+        device: torch.device,
+        limit: int | None = None,
+    ):
+        self.dataset, self.encoder, self.tokenizer = dataset, encoder, tokenizer
+        self.check_fits, self.device = check_fits, device
+        self.length = len(dataset) if limit is None else min(limit, len(dataset))
+        self.kept: dict[int, Example] = {}
+        self.bytes_kept = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Example:
+        if index in self.kept:
+            return self.kept[index]
+        example = self.encode(self.dataset[index])
+        size = example.states_KTD.nbytes
+        if self.bytes_kept + size <= MEMORY_LIMIT:
+            self.kept[index] = example
+            self.bytes_kept += size
+        return example
+
+    def encode(self, sample: Sample) -> Example:
+        ids = [self.tokenizer.bos, *self.tokenizer.encode(sample.text)]
+        states_BKTD, lengths_B = self.encoder([sample.waveform.to(self.device)])
+        self.check_fits(sample.id, frames=int(lengths_B[0]), tokens=len(ids))
+        return Example(sample.id, states_BKTD[0], torch.tensor(ids, device=self.device))
+
+    def encode_ahead(self, indices: Iterable[int]) -> Iterator[int]:
+        """Encode the clips a run will use, so that a bad one is met before the first step; yields each index."""
+        for index in dict.fromkeys(indices):
+            if self.bytes_kept >= MEMORY_LIMIT:
+                return
+            self[index]
+            yield index

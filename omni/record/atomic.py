@@ -1,0 +1,38 @@
+"""Files that are either the old ones or the new ones, whole, whatever happens in between."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends well, its file becomes `path` in one step.
+
+    A reader never sees half a file and a block that fails leaves the old one. Raises OSError.
+    """
+    # The random part keeps twenty runs and their threads out of each other's way.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        if not temporary.is_symlink():
+            with temporary.open("rb") as file:
+                # Without it a power cut can leave the new name on an empty file.
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write `text` as the whole of `path`. Raises OSError; the old file is then still there."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write `content` as the whole of `path`. Raises OSError; the old file is then still there."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

@@ -1,0 +1,190 @@
+"""curve.png: how the loss fell, with its first and last value, the learning rate and the gate's verdict."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omni.record.atomic import replacing
+from omni.record.metrics import Metrics, lower_is_better, read_metrics
+
+INCHES, DPI = (8.0, 4.7), 150
+LEFT, RIGHT = 0.085, 0.915
+INK, FAINT, BLUE, GREEN, RED = "#22262b", "#8a9099", "#2f6fb3", "#2a8a4a", "#c23b32"
+OTHERS = ("#d98324", "#7a5fa8", "#4d9a94")
+RATE_NAMES = ("lr", "learning_rate")
+# Below it a smoothed line would only repeat the raw one.
+FEW_POINTS = 30
+
+
+def draw_curve(metrics_csv: Path, png: Path, *, title: str, gate: Mapping[str, Any] | None) -> None:
+    """Draw the loss over steps, raw and smoothed, above a thin panel with the learning rate.
+
+    Without a loss the first metric is drawn; steps where it is NaN or infinite are marked in red. `gate`
+    holds metric, threshold, value, passed. Raises OmniError when metrics_csv cannot be read, OSError when
+    the picture cannot be written; an earlier picture then stays.
+    """
+    # Late, and without pyplot: 0.3 s that a run pays at its end and a reader of tables never does.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    metrics = {name: points for name, points in read_metrics(metrics_csv).items() if points}
+    rate = next((metrics.pop(name) for name in list(metrics) if name.split("/")[-1] in RATE_NAMES), None)
+    figure = Figure(figsize=INCHES, dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    top = 0.85 if gate else 0.89
+    shape = {"left": LEFT, "right": RIGHT, "top": top, "bottom": 0.105, "hspace": 0.12}
+    if rate and metrics:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[6, 1], gridspec_kw=shape)
+        _draw_rate(lower, rate)
+    else:
+        upper = lower = figure.subplots(1, 1, gridspec_kw=shape)
+    _draw_metrics(upper, metrics, gate)
+    for axes in {upper, lower}:
+        _tidy(axes)
+    lower.set_xlabel("step", color=FAINT, fontsize=9.5)
+    _draw_title(figure, title, gate)
+    with replacing(Path(png)) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _draw_metrics(axes: Any, metrics: Metrics, gate: Mapping[str, Any] | None) -> None:
+    name = _main(metrics)
+    if name is None:
+        axes.text(0.5, 0.5, "nothing was logged", transform=axes.transAxes, ha="center", color=FAINT)
+        return
+    points = metrics[name]
+    finite = [(step, value) for step, value in points if math.isfinite(value)]
+    rest = [other for other in metrics if other != name and "loss" in other.lower()]
+    _draw_line(axes, finite, label=name if rest else None)
+    shown = finite
+    for other, color in zip(rest, OTHERS, strict=False):
+        values = [(step, value) for step, value in metrics[other] if math.isfinite(value)]
+        axes.plot(*_xy(values), color=color, lw=1.6, marker="o", ms=3.5, label=other)
+        shown = shown + values
+    _mark_broken(axes, [step for step, value in points if not math.isfinite(value)])
+    threshold = (gate or {}).get("threshold")
+    if (gate or {}).get("metric") == name and isinstance(threshold, int | float) and math.isfinite(threshold):
+        axes.axhline(threshold, color=GREEN, lw=1, ls=(0, (4, 3)), label=f"gate {_short(threshold)}")
+        shown = [*shown, (0, threshold)]
+    _scale(axes, [value for _, value in shown])
+    _label_ends(axes, finite)
+    axes.set_ylabel(name, color=FAINT, fontsize=9.5, parse_math=False)
+    if axes.get_legend_handles_labels()[0]:
+        best = "upper right" if lower_is_better(name) else "lower right"
+        legend = axes.legend(loc=best, frameon=False, fontsize=9, labelcolor=INK, borderaxespad=0.8)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+
+
+def _main(metrics: Metrics) -> str | None:
+    """The training loss by whatever name; without any loss the first metric."""
+    losses = [name for name in metrics if "loss" in name.lower()]
+    train = [name for name in losses if not any(word in name.lower() for word in ("val", "eval", "test"))]
+    return next(iter([name for name in train if name == "loss"] + train + losses + list(metrics)), None)
+
+
+def _draw_line(axes: Any, points: list[tuple[int, float]], label: str | None) -> None:
+    steps, values = _xy(points)
+    if len(points) < FEW_POINTS:
+        axes.plot(steps, values, color=BLUE, lw=2, marker="o", ms=4, label=label, zorder=3)
+        return
+    axes.plot(steps, values, color=BLUE, lw=0.9, alpha=0.28, zorder=2)
+    axes.plot(steps, _smooth(values), color=BLUE, lw=2.2, solid_capstyle="round", label=label, zorder=3)
+
+
+def _smooth(values: list[float]) -> list[float]:
+    """A moving average, a fortieth of the run to either side: unlike a trailing one it never lags."""
+    reach = max(2, len(values) // 40)
+    sums = [0.0]
+    for value in values:
+        sums.append(sums[-1] + value)
+    smoothed = []
+    for middle in range(len(values)):
+        # At the steep start the window stays symmetric; at the flat end one noisy step must not decide.
+        side = min(reach, middle)
+        end = min(middle + side + 1, len(values))
+        smoothed.append((sums[end] - sums[middle - side]) / (end - middle + side))
+    return smoothed
+
+
+def _label_ends(axes: Any, points: list[tuple[int, float]]) -> None:
+    if not points:
+        return
+    (first_step, first), (last_step, last) = points[0], points[-1]
+    if first_step == last_step:
+        axes.set_xlim(first_step - 1, first_step + 1)
+    # Away from the line: above where it falls, below where it rises.
+    above = first >= last
+    ends = [(first_step, first, (8, 4 if above else -4), "bottom" if above else "top")]
+    ends += [(last_step, last, (9, 0), "center")] if last_step > first_step else []
+    for step, value, offset, side in ends:
+        axes.plot([step], [value], "o", color=BLUE, ms=6.5, mec="white", mew=1.2, zorder=4, clip_on=False)
+        style = {"color": INK, "fontsize": 10, "fontweight": "bold", "va": side, "annotation_clip": False}
+        style["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
+        axes.annotate(_short(value), (step, value), offset, textcoords="offset points", **style)
+
+
+def _mark_broken(axes: Any, steps: list[int]) -> None:
+    if steps:
+        label = f"{len(steps)} step{'s' * (len(steps) > 1)} not finite"
+        at = axes.get_xaxis_transform()
+        axes.plot(steps, [0.02] * len(steps), "|", color=RED, ms=9, mew=1.4, transform=at, label=label)
+
+
+def _scale(axes: Any, values: list[float]) -> None:
+    """Logarithmic once the values span more than two decades, where a line would hug the axis."""
+    if values and min(values) > 0 and max(values) / min(values) > 100:
+        axes.set_yscale("log")
+    else:
+        axes.margins(y=0.1)
+
+
+def _draw_rate(axes: Any, rate: list[tuple[int, float]]) -> None:
+    points = [(step, value) for step, value in rate if math.isfinite(value)]
+    steps, values = _xy(points)
+    axes.fill_between(steps, values, color=FAINT, alpha=0.18, lw=0)
+    axes.plot(steps, values, color=FAINT, lw=1.4)
+    top = max(values, default=0.0)
+    axes.set_ylim(0, top * 1.15 or 1.0)
+    axes.set_yticks([top], [_short(top)])
+    axes.set_ylabel("lr", color=FAINT, fontsize=9.5)
+
+
+def _draw_title(figure: Any, title: str, gate: Mapping[str, Any] | None) -> None:
+    kwargs = {"ha": "left", "va": "center", "fontweight": "bold", "parse_math": False}
+    if len(title) > 60:
+        title = title[:59] + "…"
+    figure.text(LEFT, 0.945, title, fontsize=13 if len(title) < 45 else 10.5, color=INK, **kwargs)
+    if not gate:
+        return
+    verdict, color = ("PASS", GREEN) if gate.get("passed") else ("FAIL", RED)
+    kwargs |= {"ha": "right"}
+    figure.text(RIGHT, 0.945, verdict, fontsize=13, color=color, **kwargs)
+    need = "at most" if lower_is_better(str(gate.get("metric"))) else "at least"
+    detail = f"{gate.get('metric')} {_short(gate.get('value'))}, asked {need} {_short(gate.get('threshold'))}"
+    figure.text(RIGHT, 0.893, detail, fontsize=9, color=FAINT, **kwargs | {"fontweight": "normal"})
+
+
+def _tidy(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#d4d8dd")
+    axes.tick_params(colors=FAINT, labelsize=9, length=0, pad=5, which="both")
+    axes.grid(axis="y", color="#eceef1", lw=0.9)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.015)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_label_coords(-0.068, 0.5)
+
+
+def _xy(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, int | float):
+        return "?"
+    if value and abs(value) < 1e-3:
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -1,0 +1,31 @@
+"""Whether a run reached what its stage asks for."""
+
+from typing import Any
+
+from omni.errors import OmniError
+
+Summary = dict[str, dict[str, float | None]]
+
+
+def judge(summary: Summary, *, metric: str, threshold: float) -> dict[str, Any]:
+    """The verdict for run.json: metric, threshold, value, passed.
+
+    `metric` is a logged metric, whose last value counts, or its fall from first to last: `loss_drop`.
+
+    Raises:
+        OmniError: nothing of that name was logged.
+    """
+    if metric in summary:
+        value = summary[metric]["last"]
+    elif metric.removesuffix("_drop") in summary:
+        ends = summary[metric.removesuffix("_drop")]
+        value = None if None in (ends["first"], ends["last"]) else ends["first"] - ends["last"]
+    else:
+        known = [*summary, *(f"{name}_drop" for name in summary)]
+        raise OmniError(f"stage.gate.metric: {metric!r} was not logged; there are {', '.join(known)}")
+    return {
+        "metric": metric,
+        "threshold": threshold,
+        "value": value,
+        "passed": value is not None and value >= threshold,
+    }

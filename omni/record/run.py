@@ -1,0 +1,224 @@
+"""A run folder and its run.json: who ran what, from which code, and how it ended."""
+
+import json
+import logging
+import math
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+import omni
+from omni.errors import OmniError
+from omni.record import provenance
+from omni.record.atomic import replace_text
+from omni.record.folder import hold, point_latest, release, suggest
+
+log = logging.getLogger(__name__)
+
+STATUSES = ("running", "passed", "failed", "interrupted")
+# The order of run.json: how it went first, the caller's facts in the middle, the machine last.
+HEAD = ("status", "error", "created", "seconds", "resumed")
+TAIL = ("metrics", "gate", "argv", "git", "versions", "platform", "host", "pid")
+OWN = frozenset(HEAD + TAIL) - {"metrics", "gate"}
+
+
+class Interrupted(OmniError):  # noqa: N818 - a status, not a mistake
+    """The run was told to stop (a signal, a time limit) and stopped in good order."""
+
+
+class Run:
+    """One run folder, held by one process. Use as a context manager: how the block ends is the status."""
+
+    def __init__(self, folder: Path, data: dict[str, Any]) -> None:
+        """Use `Run.start` or `Run.resume`."""
+        self.folder = folder
+        self._data = data
+        self._hold: int | None = None
+        self._earlier_seconds = data.get("seconds") or 0.0
+        self._began = time.monotonic()
+
+    @classmethod
+    def start(cls, folder: str | Path, *, config_yaml: str, facts: Mapping[str, Any]) -> Self:
+        """Make the folder a run: run.json, config.yaml, git.diff, and `outputs/latest` pointing to it.
+
+        `facts` (stage, signature, seed, device, parameters...) go into run.json beside what Run adds itself.
+        Raises OmniError when the folder holds a run already or cannot be written.
+        """
+        # Not resolved: `outputs` may be a symlink to a bigger disk, and `latest` belongs beside the runs.
+        folder = Path(folder).absolute()
+        _refuse_own(facts)
+        git, diff = provenance.read_git(Path(omni.__file__).parent)
+        data = {"status": "running", "error": None, "created": datetime.now().astimezone().isoformat()}
+        data |= {"resumed": 0, **facts, "metrics": None, "gate": None, "argv": provenance.command()}
+        run = cls(folder, data | {"git": git, "versions": provenance.versions()} | provenance.process())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            run._hold = hold(folder)
+            run._create(config_yaml, diff)
+        except OSError as error:
+            run.close()
+            if folder.is_dir() and isinstance(error, FileExistsError | BlockingIOError):
+                hint = f"Go on with it by resume={folder}, or choose another folder."
+                raise OmniError(f"{folder} already holds a run. {hint}") from error
+            raise _unwritable(folder, error) from error
+        point_latest(folder)
+        return run
+
+    @classmethod
+    def resume(cls, folder: str | Path) -> Self:
+        """Take up a run that was killed, failed, interrupted or passed: status running, `resumed` one more.
+
+        The command, code and versions of the first start stay in run.json; a difference is warned about.
+        Raises OmniError when there is no run, it cannot be read, or its process still lives.
+        """
+        # Resolved: through `outputs/latest` we would write into whichever run starts next.
+        folder = Path(folder).resolve()
+        data = read_run(folder)
+        try:
+            held = hold(folder)
+        except BlockingIOError as error:
+            where = f"pid {data.get('pid')} on {data.get('host')}"
+            raise OmniError(f"{folder} is still running ({where}). Wait for it or stop it first.") from error
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        try:
+            # Read again under the lock: the run may have ended between the first reading and now.
+            run = cls(folder, read_run(folder))
+            run._hold = held
+            run._take_up()
+        except BaseException:
+            release(held)
+            raise
+        return run
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """A copy of what run.json holds."""
+        return dict(self._data)
+
+    def update(self, **facts: Any) -> None:
+        """Add or replace facts in run.json, and bring `seconds` up to date. Raises OmniError."""
+        _refuse_own(facts)
+        self._data |= facts
+        self._write()
+
+    def finish(self, status: str, *, metrics: dict | None = None, gate: dict | None = None) -> None:
+        """Record the end: passed, failed or interrupted, the summarised metrics, the gate's verdict."""
+        if status not in STATUSES[1:]:
+            raise ValueError(f"status must be one of {', '.join(STATUSES[1:])}, not {status!r}")
+        self._data |= {"status": status, "metrics": metrics, "gate": gate}
+        self._write()
+
+    def close(self) -> None:
+        """Let go of the folder, so that another process may resume it."""
+        release(self._hold)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        try:
+            if error is None or (isinstance(error, SystemExit) and not error.code):
+                if self._data["status"] == "running":
+                    self.finish("passed")
+                return
+            try:
+                self._record_end(error)
+            except (OSError, OmniError) as second:
+                # The first error is the one to read; a full disk must not take its place.
+                log.warning("the failure could not be recorded: %s", second)
+        finally:
+            self.close()
+
+    def _take_up(self) -> None:
+        git, _ = provenance.read_git(Path(omni.__file__).parent)
+        for key, now in (("git", git), ("versions", provenance.versions())):
+            if self._data.get(key) != now:
+                log.warning("resuming with other %s: %s at the start, %s now", key, self._data.get(key), now)
+        resumed = self._data.get("resumed", 0) + 1
+        # An earlier verdict would be read as this attempt's.
+        self._data |= {"status": "running", "error": None, "resumed": resumed, "metrics": None, "gate": None}
+        self._data |= provenance.process()
+        self._write()
+        (self.folder / "error.txt").unlink(missing_ok=True)
+
+    def _record_end(self, error: BaseException) -> None:
+        stopped = isinstance(error, KeyboardInterrupt | Interrupted)
+        message = str(error).strip() if isinstance(error, OmniError) else ""
+        message = message or "".join(traceback.format_exception_only(error)).strip()
+        self._data |= {"status": "interrupted" if stopped else "failed", "error": message.splitlines()[0]}
+        try:
+            if not stopped:
+                trace = "".join(traceback.format_exception(error))
+                replace_text(self.folder / "error.txt", f"{message}\n\n{trace}")
+        finally:
+            # The status is tried even when the traceback finds no room.
+            self._write()
+
+    def _create(self, config_yaml: str, diff: str) -> None:
+        path = self.folder / "run.json"
+        # Exclusive creation is what makes the folder ours; the lock only says whether we still live.
+        with path.open("x", encoding="utf-8") as file:
+            try:
+                file.write(self._text())
+                file.flush()
+                replace_text(self.folder / "config.yaml", config_yaml)
+                replace_text(self.folder / "git.diff", diff)
+            except OSError:
+                with suppress(OSError):
+                    path.unlink()
+                raise
+
+    def _text(self) -> str:
+        self._data["seconds"] = round(self._earlier_seconds + time.monotonic() - self._began, 3)
+        facts = {key: value for key, value in self._data.items() if key not in HEAD + TAIL}
+        head, tail = ({key: self._data.get(key) for key in part} for part in (HEAD, TAIL))
+        return json.dumps(_plain(head | facts | tail), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def _write(self) -> None:
+        try:
+            replace_text(self.folder / "run.json", self._text())
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+
+
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """What a run says of itself. Reads files only; raises OmniError when run.json is missing or broken."""
+    path = Path(folder) / "run.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, dict) or data.get("status") not in STATUSES:
+            raise ValueError("it holds no run status")
+    except (FileNotFoundError, NotADirectoryError):
+        raise OmniError(f"{folder} is no run folder: it has no run.json.{suggest(Path(folder))}") from None
+    except (OSError, ValueError) as error:
+        hint = "It may be half-written or edited: mend it by hand, or start again in another folder."
+        raise OmniError(f"{path} cannot be read: {error}. {hint}") from error
+    return data
+
+
+def _refuse_own(facts: Mapping[str, Any]) -> None:
+    if taken := OWN & facts.keys():
+        raise ValueError(f"run.json keys that Run writes itself: {', '.join(sorted(taken))}")
+
+
+def _unwritable(folder: Path, error: OSError) -> OmniError:
+    return OmniError(f"{folder} cannot be written: {error}. Make room or allow it, or choose another folder.")
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON knows it; NaN and the infinities, which it does not know, become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    # A zero-dimensional array or tensor, told by its shape: this room imports no torch.
+    return _plain(value.item()) if getattr(value, "ndim", None) == 0 else str(value)

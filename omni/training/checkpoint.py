@@ -1,0 +1,101 @@
+"""Checkpoints: whole or not there at all.
+
+`checkpoints/step_000050/` holds `model.safetensors` (projector and backbone; the frozen encoder is named in run.json,
+not copied) and `trainer.pt` (step, optimizer, random states; loaded without running code).
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from omni.errors import OmniError
+from omni.model.omni import Omni
+
+MODEL, TRAINER = "model.safetensors", "trainer.pt"
+
+
+class CheckpointError(OmniError):
+    """A checkpoint that cannot be written or read."""
+
+
+def save_checkpoint(folder: Path, model: Omni, trainer_state: dict, *, keep: int) -> Path:
+    """Write a checkpoint aside, rename it into `folder`, and drop all but the newest `keep`.
+
+    Raises:
+        CheckpointError: the disk is full or read-only; what was there before is untouched.
+    """
+    final = folder / f"step_{trainer_state['step']:06d}"
+    aside = folder / f".{final.name}.partial"
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        save_file(learned_state(model), aside / MODEL)
+        torch.save(trainer_state, aside / TRAINER)
+        for name in (MODEL, TRAINER):
+            flush_to_disk(aside / name)
+        shutil.rmtree(final, ignore_errors=True)
+        aside.rename(final)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        kept = [path.name for path in list_checkpoints(folder)]
+        raise CheckpointError(
+            f"{final}: the checkpoint could not be written ({error}); "
+            + (f"kept: {', '.join(kept)}. " if kept else "no earlier one exists. ")
+            + "Free some space, then go on with resume=RUN_DIR"
+        ) from error
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def load_checkpoint(folder: Path, model: Omni) -> dict:
+    """Put a checkpoint's weights into `model`; returns the trainer's state.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or holds other tensors than the model.
+    """
+    try:
+        state = load_file(folder / MODEL)
+        trainer_state = torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
+    except Exception as error:  # each of the two formats has its own family of errors for a damaged file
+        raise CheckpointError(
+            f"{folder}: the checkpoint cannot be read ({error}); remove this folder to go on from an earlier one"
+        ) from error
+    expected = learned_state(model)
+    wrong = sorted(
+        name
+        for name in state.keys() | expected.keys()
+        if name not in state or name not in expected or state[name].shape != expected[name].shape
+    )
+    if wrong:
+        raise CheckpointError(
+            f"{folder}: {len(wrong)} tensors are missing, extra or of another shape: {', '.join(wrong[:8])}"
+        )
+    model.load_state_dict(state, strict=False)
+    return trainer_state
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in `folder`, oldest first."""
+    found = [path for path in folder.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def learned_state(model: Omni) -> dict[str, torch.Tensor]:
+    """The tensors of projector and backbone, by name."""
+    return {
+        name: tensor.contiguous()
+        for name, tensor in model.state_dict().items()
+        if not name.startswith("encoder.")
+    }
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until the bytes are on the disk, so that the rename cannot overtake them."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
