@@ -1,13 +1,14 @@
 """python -m omni.train: compose -> check -> build -> fit -> record.
 
-    python -m omni.train                                   the defaults: W1 on five synthetic clips
-    python -m omni.train projector=conv stage.lr=3e-4      another projector, another learning rate
-    python -m omni.train -m seed=1,2,3                     a sweep
-    python -m omni.train resume=outputs/latest             go on where a run was cut off
+python -m omni.train                                   the defaults: W1 on five synthetic clips
+python -m omni.train projector=conv stage.lr=3e-4      another projector, another learning rate
+python -m omni.train -m seed=1,2,3                     a sweep
+python -m omni.train resume=outputs/latest             go on where a run was cut off
 """
 
 import io
 import logging
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from omni.config.check import ConfigError, check
 from omni.config.entry import run_command
 from omni.config.render import load, render, signature
 from omni.record.curve import draw_curve
-from omni.record.gate import judge
+from omni.record.gate import bound, judge
 from omni.record.metrics import Loggers, cut_metrics, read_metrics, summarise
 from omni.record.progress import Progress, parameter_table
 from omni.record.run import Run
@@ -57,7 +58,7 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[float | 
         try:
             encode_clips(built)
             fit(cfg, built.trainer, run, loggers, start)
-            status, gate, summary = close(cfg, run)
+            status, summary = close(cfg, run)
         except KeyboardInterrupt:
             status = "interrupted"
             raise
@@ -155,7 +156,10 @@ def fit(cfg: DictConfig, trainer: "Trainer", run: Run, loggers: Loggers, start: 
             progress.update(step, values)
             if step % stage.checkpoint_every == 0 or step == stage.max_steps or stop.requested:
                 save_checkpoint(
-                    run.folder / "checkpoints", trainer.model, trainer.state_dict(), keep=stage.checkpoints_kept
+                    run.folder / "checkpoints",
+                    trainer.model,
+                    trainer.state_dict(),
+                    keep=stage.checkpoints_kept,
                 )
             if stop.requested and step < stage.max_steps:
                 raise KeyboardInterrupt(f"stopped after step {step}; go on with resume={run.folder}")
@@ -164,8 +168,8 @@ def fit(cfg: DictConfig, trainer: "Trainer", run: Run, loggers: Loggers, start: 
     log.info("%d steps in %.1f s", trainer.done - start, seconds)
 
 
-def close(cfg: DictConfig, run: Run) -> tuple[str, dict | None, dict]:
-    """Judge the gate and finish run.json."""
+def close(cfg: DictConfig, run: Run) -> tuple[str, dict]:
+    """Judge the gate and finish run.json; returns the status and the summary of the metrics."""
     summary = summarise(read_metrics(run.folder / "metrics.csv"))
     gate = None
     if cfg.stage.gate is not None:
@@ -174,9 +178,16 @@ def close(cfg: DictConfig, run: Run) -> tuple[str, dict | None, dict]:
     run.finish(status, metrics=summary, gate=gate)
     if gate is not None:
         verdict = "PASS" if gate["passed"] else "FAIL"
-        log.info("%s  %s %.4g, asked for %.4g", verdict, gate["metric"], gate["value"], gate["threshold"])
+        log.info(
+            "%s  %s %.4g, asked %s %.4g",
+            verdict,
+            gate["metric"],
+            math.nan if gate["value"] is None else gate["value"],
+            bound(gate["metric"]),
+            gate["threshold"],
+        )
     log.info("curve in %s", run.folder / "curve.png")
-    return status, gate, summary
+    return status, summary
 
 
 if __name__ == "__main__":

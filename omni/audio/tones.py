@@ -7,7 +7,9 @@ count in integers, and the rest is +, -, *, / and rint on float64 arrays, one co
 time, which no compiler can fuse.
 """
 
+import hashlib
 import io
+import json
 import uuid
 import wave
 from dataclasses import dataclass
@@ -80,14 +82,18 @@ def synthesise(clip: SmokeClip) -> np.ndarray:
 
 
 def write_smoke_clips(folder: str | Path) -> None:
-    """Write `<id>.wav` into `folder` for each clip that is missing or differs; leave the others alone.
+    """Write `<id>.wav` for each clip and their `manifest.jsonl` into `folder`, where missing or different.
 
     Safe when many processes do it at once: each writes aside and renames, so that a reader sees a whole file
     or none.
     Raises OmniError when the folder cannot be written.
     """
-    for clip in SMOKE_CLIPS:
-        path, wanted = Path(folder) / f"{clip.id}.wav", _wav(synthesise(clip))
+    files = {f"{clip.id}.wav": _wav(synthesise(clip)) for clip in SMOKE_CLIPS}
+    files["manifest.jsonl"] = "".join(
+        json.dumps(_row(clip, files[f"{clip.id}.wav"])) + "\n" for clip in SMOKE_CLIPS
+    ).encode()
+    for name, wanted in files.items():
+        path = Path(folder) / name
         try:
             if not (path.is_file() and path.read_bytes() == wanted):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +102,18 @@ def write_smoke_clips(folder: str | Path) -> None:
             raise OmniError(
                 f"{path}: cannot be written ({error.strerror}). Clear its way, or make the folder writable."
             ) from error
+
+
+def _row(clip: SmokeClip, wav: bytes) -> dict:
+    """The clip's line in the manifest."""
+    return {
+        "id": clip.id,
+        "audio": f"{clip.id}.wav",
+        "text": clip.caption,
+        "seconds": SAMPLES / SAMPLE_RATE,
+        "split": "train",
+        "sha256": hashlib.sha256(wav).hexdigest(),
+    }
 
 
 def _tone(note: Note, samples: int) -> np.ndarray:
@@ -127,9 +145,7 @@ def _sine(phase: np.ndarray) -> np.ndarray:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    aside = path.with_name(
-        f".{path.stem}.{uuid.uuid4().hex}.wav"
-    )  # .wav, so that git ignores one a crash leaves
+    aside = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.wav")  # .wav, so that git ignores one a crash leaves
     try:
         aside.write_bytes(content)
         aside.replace(path)

@@ -19,14 +19,18 @@ class ConfigError(OmniError):
 
 def check(cfg: DictConfig) -> None:
     """Raise ConfigError with every unknown key, missing value, broken interpolation, wrong type and misfit."""
-    problems = [*unresolved(cfg)]
-    problems += against_schema(cfg, Train, "", skip=problems)
+    typed = [(cfg, Train, "")]
     for key, node in components(cfg):
-        schema = TARGETS.get(str(node.get("_target_")))
-        if schema is not None:
-            problems += against_schema(node, schema, key + ".", skip=problems)
-    if not problems:
-        problems = [*misfits(cfg)]
+        if schema := TARGETS.get(str(node.get("_target_"))):
+            typed.append((node, schema, key + "."))
+    unknown = [line for node in typed for line in unknown_keys(*node)]
+    broken = [*unresolved(cfg)]
+    broken += [
+        line for node in typed for line in wrong_types(*node, said={line.split(":")[0] for line in broken})
+    ]
+    problems = unknown + broken
+    if not broken:  # what is missing or of another type cannot be compared
+        problems += misfits(cfg)
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -55,31 +59,36 @@ def unresolved(node: Any, path: str = "") -> Iterator[str]:
             yield from unresolved(value, name + ".")
 
 
-def against_schema(node: DictConfig, schema: type, prefix: str, *, skip: list[str]) -> Iterator[str]:
-    """A line for each key the schema does not know and each value of another type than it asks for."""
-    known = {field.name: field for field in fields(schema)}
-    said = {line.split(":")[0] for line in skip}
-    typed = OmegaConf.structured(schema)
+def unknown_keys(node: DictConfig, schema: type, prefix: str) -> Iterator[str]:
+    """A line for each key the schema does not know: hydra lets `+stage.typo=3` through."""
+    known = [field.name for field in fields(schema)]
+    for key in node:
+        if key not in known:
+            yield f"{prefix}{key}: unknown key{suggest(str(key), known, prefix)}"
+        elif is_dataclass(inner := OmegaConf.get_type(node, key)):
+            yield from unknown_keys(node[key], inner, f"{prefix}{key}.")
+
+
+def wrong_types(node: DictConfig, schema: type, prefix: str, *, said: set[str]) -> Iterator[str]:
+    """A line for each value of another type than the schema asks for, unless something was `said` of it."""
+    typed, known = OmegaConf.structured(schema), {field.name for field in fields(schema)}
     for key in node:
         name = f"{prefix}{key}"
-        if key not in known:
-            yield f"{name}: unknown key{suggest(str(key), list(known), prefix)}"
-        elif not any(other == name or other.startswith(name + ".") for other in said):
-            value, expected = node[key], OmegaConf.get_type(typed, key)
-            if isinstance(value, DictConfig) and is_dataclass(expected):
-                yield from against_schema(value, expected, name + ".", skip=skip)
-                continue
-            try:
-                typed[key] = value
-            except OmegaConfBaseException as error:
-                yield f"{name}: {first_line(error)}"
+        if key not in known or any(other == name or other.startswith(name + ".") for other in said):
+            continue
+        try:
+            typed[key] = node[key]
+        except OmegaConfBaseException as error:
+            yield f"{name}: {first_line(error)}"
 
 
 def misfits(cfg: DictConfig) -> Iterator[str]:
     """A line for each pair of values that do not fit together; whatever a user's own class lacks is not judged."""
     layers = cfg.encoder.get("layers")
     if layers is not None and "depth" in cfg.encoder and "width" in cfg.encoder:
-        yield from misfits_of_layers(list(layers), cfg.encoder.depth, cfg.encoder.width, cfg.projector.get("in_dim"))
+        yield from misfits_of_layers(
+            list(layers), cfg.encoder.depth, cfg.encoder.width, cfg.projector.get("in_dim")
+        )
     width, heads = cfg.backbone.get("n_embd"), cfg.backbone.get("n_head")
     if width is not None and cfg.projector.get("out_dim") not in (None, width):
         yield (
@@ -135,7 +144,8 @@ def suggest(word: str, known: list[str], prefix: str = "") -> str:
     near = get_close_matches(word, known, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {prefix}{near[0]}?"
-    return f"; known here: {', '.join(sorted(name for name in known if not name.startswith('_')))}"
+    names = sorted(name for name in known if not name.startswith("_"))
+    return f"; known here: {', '.join(names)}" if names else "; it takes none"
 
 
 def first_line(error: Exception) -> str:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigKeyError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from omni.config.check import suggest
+from omni.config.check import first_line, suggest
 from omni.config.paths import conf_dir
 from omni.config.schema import register
 from omni.errors import OmniError
@@ -31,7 +32,7 @@ def run_command(job: Job) -> None:
     """
     want_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.path.insert(0, os.getcwd())  # a user's own encoder.py, also under the console script
+    sys.path.insert(0, str(Path.cwd()))  # a user's own encoder.py, also under the console script
     register()
     failed = []
 
@@ -43,14 +44,17 @@ def run_command(job: Job) -> None:
         except Exception as error:
             report(error, want_traceback)
             failed.append(error)
-            raise
+            if run.mode == RunMode.MULTIRUN:
+                raise  # hydra goes on with the other jobs, and a sweeper learns of it
+            return None
         if not passed:
             failed.append(None)
         return objective
 
     try:
         composed()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        print(stop or "stopped", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if error not in failed:
@@ -60,26 +64,34 @@ def run_command(job: Job) -> None:
 
 
 def report(error: Exception, want_traceback: bool) -> None:
-    """Print what went wrong; the traceback only for an error nobody foresaw or when asked for."""
+    """Print what went wrong; the traceback only when asked for."""
     if want_traceback:
         raise error
-    if isinstance(error, OmniError):
-        message = str(error)
-    elif isinstance(error, MissingConfigException | ConfigCompositionException):
-        message = explain(error)
+    chain = [error]
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
+    ours = next((link for link in chain if isinstance(link, OmniError)), None)
+    if ours is not None:
+        message = str(ours)
+    elif isinstance(error, HydraException | OmegaConfBaseException):
+        message = explain(error, chain)
     else:
         message = f"{type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows the traceback)"
     print(f"error: {message}".replace("\n", "\n  "), file=sys.stderr)
 
 
-def explain(error: Exception) -> str:
-    """hydra's message, with the nearest option or key."""
+def explain(error: Exception, chain: list[Exception]) -> str:
+    """hydra's message about the command line or a YAML, with the nearest option or key."""
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return f"{group}: there is no {option!r}{suggest(option, list(error.options), f'{group}=')}"
-    cause = error.__cause__
-    if isinstance(cause, ConfigKeyError | AttributeError) and getattr(cause, "parent_node", None) is not None:
-        parent = str(cause.full_key).rpartition(".")[0]
-        known = [str(key) for key in cause.parent_node if key != "hydra"]
-        return f"{cause.full_key}: unknown key{suggest(str(cause.key), known, parent + '.' if parent else '')}"
-    return str(error)
+    value = next((link for link in chain if isinstance(link, OmegaConfBaseException) and link.full_key), None)
+    if value is None:
+        return str(error)
+    if isinstance(value, ConfigKeyError | ConfigAttributeError) and value.parent_node is not None:
+        parent = str(value.full_key).rpartition(".")[0]
+        known = [str(key) for key in value.parent_node if key != "hydra"]
+        return (
+            f"{value.full_key}: unknown key{suggest(str(value.key), known, parent + '.' if parent else '')}"
+        )
+    return f"{value.full_key}: {first_line(value)}"

@@ -13,6 +13,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from omni.record.run import read_run
+
 HEAD_DIM = 128
 """Width of an attention head (nanochat)."""
 
@@ -220,9 +222,21 @@ def gpt_width(n_layer: int) -> int:
     return math.ceil(64 * n_layer / HEAD_DIM) * HEAD_DIM
 
 
+def run_dir(fresh: str, resume: str | None) -> str:
+    """The folder of a run: a fresh one, or the one to go on with.
+
+    Raises:
+        OmniError: that one holds no run; said here, since hydra makes the folder before the job starts.
+    """
+    if resume is None:
+        return fresh
+    read_run(resume)
+    return resume
+
+
 def register() -> None:
     """Make the schema and the resolvers known to hydra; doing it twice changes nothing."""
     ConfigStore.instance().store(group="schema", name="train", node=Train, package="_global_")
     OmegaConf.register_new_resolver("gpt_width", gpt_width, replace=True)
     OmegaConf.register_new_resolver("gpt_heads", lambda width: width // HEAD_DIM, replace=True)
-    OmegaConf.register_new_resolver("run_dir", lambda fresh, resume: resume or fresh, replace=True)
+    OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)

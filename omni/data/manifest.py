@@ -10,7 +10,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,7 @@ def read_manifest(path: str | Path) -> list[Clip]:
         if not problems:
             clip = _clip(row, path.parent)
             if clip.id in line_of:
-                problems = [
-                    f"id: {clip.id!r} is already taken by line {line_of[clip.id]}; give each row its own id"
-                ]
+                problems = [f"id: {clip.id!r} is taken by line {line_of[clip.id]}; give each row its own"]
             line_of.setdefault(clip.id, number)
             clips.append(clip)
         faults += [f"{path}:{number}: {problem}" for problem in problems]
@@ -87,20 +85,16 @@ def select_split(clips: list[Clip], split: str) -> list[Clip]:
     if not chosen:
         counts = Counter(clip.split for clip in clips)
         there = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())) or "no clips at all"
-        raise ManifestError(
-            f"split {split!r} has no clips. The manifest has: {there}.{_nearest(split, counts)}"
-        )
+        raise ManifestError(f"split {split!r} has no clips. The manifest has: {there}.{_nearest(split, counts)}")
     return chosen
 
 
 def _content(path: Path) -> bytes:
-    if path.is_dir():
-        raise ManifestError(
-            f"{path}: is a folder. Name the manifest inside it, such as {path / 'manifest.jsonl'}"
-        )
-    if not path.exists():
-        raise ManifestError(f"{path}: no such manifest. Check the path, or prepare the data set first.")
     try:
+        if path.is_dir():
+            raise ManifestError(f"{path}: is a folder. Name the manifest in it: {path / 'manifest.jsonl'}")
+        if not path.exists():
+            raise ManifestError(f"{path}: no such manifest. Check the path, or prepare the data set first.")
         content = path.read_bytes()
         if content.startswith(b"\x1f\x8b"):  # gzip by its content: some downloaders unpack and keep the name
             content = gzip.decompress(content)
@@ -117,10 +111,7 @@ def _parse(line: bytes) -> tuple[dict[str, Any], list[str]]:
         row = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         return {}, [f"is not UTF-8 (byte {error.start + 1} of the line). Save the file as UTF-8"]
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: JSONDecodeError, and integers beyond 4,300 digits
+    except (ValueError, RecursionError) as error:  # ValueError also for integers beyond 4,300 digits
         return {}, [f"is not JSON ({error}). Each line is one object, with no commas between lines"]
     if not isinstance(row, dict):
         return {}, [f"is not an object but {_shown(row)}. Each line is one {{...}}"]
@@ -192,7 +183,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def _nearest(name: str, known) -> str:
+def _nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 

@@ -136,14 +136,14 @@ def _whole(folder: Path, source: str) -> WhisperWeights:
 
 
 def _from_hf_cache(hf_id: str) -> WhisperWeights:
-    import huggingface_hub
+    from huggingface_hub import constants, try_to_load_from_cache
 
     try:
-        paths = [huggingface_hub.try_to_load_from_cache(hf_id, name) for name in (CONFIG, MODEL)]
+        paths = [try_to_load_from_cache(hf_id, name) for name in (CONFIG, MODEL)]
     except ValueError as error:
         raise _NotHereError(f"encoder.hf_id={hf_id} is no repository's name: {_line(error)}") from None
     if not all(isinstance(path, str) for path in paths):
-        raise _NotHereError(f"not in {huggingface_hub.constants.HF_HUB_CACHE}")
+        raise _NotHereError(f"not in {constants.HF_HUB_CACHE}")
     return _whole(Path(paths[1]).parent, f"hf-cache:{hf_id}")
 
 
@@ -234,9 +234,9 @@ except Exception as error:
 _MODELSCOPE = """from modelscope.hub.snapshot_download import snapshot_download
     snapshot_download(repo, local_dir=target, allow_patterns=files)"""
 # Its chunks of 10 MB would look like standing still on a slow line.
-_HUGGING_FACE = """import huggingface_hub
-    huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 1 << 18
-    huggingface_hub.snapshot_download(repo, cache_dir=target, allow_patterns=files)"""
+_HUGGING_FACE = """from huggingface_hub import constants, snapshot_download
+    constants.DOWNLOAD_CHUNK_SIZE = 1 << 18
+    snapshot_download(repo, cache_dir=target, allow_patterns=files)"""
 
 
 def _download(get: str, repo: str, target: Path, grows: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from omni.record.atomic import replacing
-from omni.record.metrics import Metrics, lower_is_better, read_metrics
+from omni.record.gate import bound
+from omni.record.metrics import Metrics, read_metrics
 
 INCHES, DPI = (8.0, 4.7), 150
 LEFT, RIGHT = 0.085, 0.915
@@ -54,17 +55,17 @@ def _draw_metrics(axes: Any, metrics: Metrics, gate: Mapping[str, Any] | None) -
         axes.text(0.5, 0.5, "nothing was logged", transform=axes.transAxes, ha="center", color=FAINT)
         return
     points = metrics[name]
-    finite = [(step, value) for step, value in points if math.isfinite(value)]
+    finite = [(step, value) for step, value in points if _drawable(value)]
     rest = [other for other in metrics if other != name and "loss" in other.lower()]
     _draw_line(axes, finite, label=name if rest else None)
     shown = finite
     for other, color in zip(rest, OTHERS, strict=False):
-        values = [(step, value) for step, value in metrics[other] if math.isfinite(value)]
+        values = [(step, value) for step, value in metrics[other] if _drawable(value)]
         axes.plot(*_xy(values), color=color, lw=1.6, marker="o", ms=3.5, label=other)
         shown = shown + values
-    _mark_broken(axes, [step for step, value in points if not math.isfinite(value)])
+    _mark_broken(axes, [step for step, value in points if not _drawable(value)])
     threshold = (gate or {}).get("threshold")
-    if (gate or {}).get("metric") == name and isinstance(threshold, int | float) and math.isfinite(threshold):
+    if (gate or {}).get("metric") == name and isinstance(threshold, int | float) and _drawable(threshold):
         axes.axhline(threshold, color=GREEN, lw=1, ls=(0, (4, 3)), label=f"gate {_short(threshold)}")
         shown = [*shown, (0, threshold)]
     _scale(axes, [value for _, value in shown])
@@ -134,14 +135,14 @@ def _mark_broken(axes: Any, steps: list[int]) -> None:
 
 def _scale(axes: Any, values: list[float]) -> None:
     """Logarithmic once the values span more than two decades, where a line would hug the axis."""
-    if values and min(values) > 0 and max(values) / min(values) > 100:
+    if values and min(values) > 1e-12 and max(values) / min(values) > 100:
         axes.set_yscale("log")
     else:
         axes.margins(y=0.1)
 
 
 def _draw_rate(axes: Any, rate: list[tuple[int, float]]) -> None:
-    points = [(step, value) for step, value in rate if math.isfinite(value)]
+    points = [(step, value) for step, value in rate if _drawable(value)]
     steps, values = _xy(points)
     axes.fill_between(steps, values, color=FAINT, alpha=0.18, lw=0)
     axes.plot(steps, values, color=FAINT, lw=1.4)
@@ -161,7 +162,7 @@ def _draw_title(figure: Any, title: str, gate: Mapping[str, Any] | None) -> None
     verdict, color = ("PASS", GREEN) if gate.get("passed") else ("FAIL", RED)
     kwargs |= {"ha": "right"}
     figure.text(RIGHT, 0.945, verdict, fontsize=13, color=color, **kwargs)
-    need = "at most" if lower_is_better(str(gate.get("metric"))) else "at least"
+    need = bound(str(gate.get("metric")))
     detail = f"{gate.get('metric')} {_short(gate.get('value'))}, asked {need} {_short(gate.get('threshold'))}"
     figure.text(RIGHT, 0.893, detail, fontsize=9, color=FAINT, **kwargs | {"fontweight": "normal"})
 
@@ -174,7 +175,12 @@ def _tidy(axes: Any) -> None:
     axes.set_axisbelow(True)
     axes.margins(x=0.015)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.set_label_coords(-0.068, 0.5)
+    axes.yaxis.set_label_coords(-0.078, 0.5)
+
+
+def _drawable(value: float) -> bool:
+    """Finite, and small enough that a margin around it still is; a diverged loss counts as not finite."""
+    return math.isfinite(value) and abs(value) < 1e30
 
 
 def _xy(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:

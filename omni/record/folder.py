@@ -24,9 +24,7 @@ def hold(folder: Path) -> int:
         os.close(file)
         raise
     except OSError as error:
-        log.warning(
-            "%s: this file system has no locks (%s); do not resume a live run", folder, error.strerror
-        )
+        log.warning("%s: this file system has no locks (%s); do not resume a live run", folder, error.strerror)
     _held.add(file)
     return file
 

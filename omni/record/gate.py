@@ -3,8 +3,14 @@
 from typing import Any
 
 from omni.errors import OmniError
+from omni.record.metrics import lower_is_better
 
 Summary = dict[str, dict[str, float | None]]
+
+
+def bound(metric: str) -> str:
+    """How a gate reads its threshold: "at most" for what should be low, "at least" for all else and for falls."""
+    return "at most" if lower_is_better(metric) and not metric.endswith("_drop") else "at least"
 
 
 def judge(summary: Summary, *, metric: str, threshold: float) -> dict[str, Any]:
@@ -23,9 +29,6 @@ def judge(summary: Summary, *, metric: str, threshold: float) -> dict[str, Any]:
     else:
         known = [*summary, *(f"{name}_drop" for name in summary)]
         raise OmniError(f"stage.gate.metric: {metric!r} was not logged; there are {', '.join(known)}")
-    return {
-        "metric": metric,
-        "threshold": threshold,
-        "value": value,
-        "passed": value is not None and value >= threshold,
-    }
+    low = bound(metric) == "at most"
+    passed = value is not None and (value <= threshold if low else value >= threshold)
+    return {"metric": metric, "threshold": threshold, "value": value, "passed": passed}

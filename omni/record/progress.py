@@ -79,9 +79,7 @@ class Progress:
         width = len(str(self.total))
         left = (self.total - self._seen) / rate if (rate := self._rate()) > 0 else 0
         parts = [self.title, f"step {self._seen:>{width}}/{self.total}", self._loss, self._speed()]
-        parts.append(
-            f"{_clock(left)} left" if self._seen < self.total else f"{_clock(self._elapsed())} in all"
-        )
+        parts.append(f"{_clock(left)} left" if self._seen < self.total else f"{_clock(self._elapsed())} in all")
         # Never wrapped at the 80 columns that rich assumes of a file.
         line = "  ".join(part for part in parts if part)
         self.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)

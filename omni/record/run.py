@@ -26,10 +26,6 @@ TAIL = ("metrics", "gate", "argv", "git", "versions", "platform", "host", "pid")
 OWN = frozenset(HEAD + TAIL) - {"metrics", "gate"}
 
 
-class Interrupted(OmniError):  # noqa: N818 - a status, not a mistake
-    """The run was told to stop (a signal, a time limit) and stopped in good order."""
-
-
 class Run:
     """One run folder, held by one process. Use as a context manager: how the block ends is the status."""
 
@@ -147,8 +143,8 @@ class Run:
         (self.folder / "error.txt").unlink(missing_ok=True)
 
     def _record_end(self, error: BaseException) -> None:
-        stopped = isinstance(error, KeyboardInterrupt | Interrupted)
-        message = str(error).strip() if isinstance(error, OmniError) else ""
+        stopped = isinstance(error, KeyboardInterrupt)
+        message = str(error).strip() if isinstance(error, OmniError | KeyboardInterrupt) else ""
         message = message or "".join(traceback.format_exception_only(error)).strip()
         self._data |= {"status": "interrupted" if stopped else "failed", "error": message.splitlines()[0]}
         try:

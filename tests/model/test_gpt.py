@@ -1,0 +1,238 @@
+"""The GPT against reference numbers of upstream nanochat, and against itself where audio joins."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from omni.errors import OmniError
+from omni.model.attention import attend
+from omni.model.gpt import GPT, window_sizes
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "nanochat_l5.json").read_text())
+ROLE = {"q": "attn.c_q", "k": "attn.c_k", "v": "attn.c_v", "o": "attn.c_proj"}
+ROLE |= {"fc": "mlp.c_fc", "proj": "mlp.c_proj", "ve_gate": "attn.ve_gate"}
+TOP = {"wte": "transformer.wte.weight", "lm_head": "lm_head.weight", "smear_gate": "smear_gate.weight"}
+
+
+def upstream_name(role: str) -> str:
+    """The state-dict name of a role of the golden file, such as h0.q or ve2."""
+    if role in TOP:
+        return TOP[role]
+    if role.startswith("ve"):
+        return f"value_embeds.{role[2:]}.weight"
+    if role.startswith("h"):
+        layer, part = role[1:].split(".")
+        return f"transformer.h.{layer}.{ROLE[part]}.weight"
+    return role
+
+
+@torch.no_grad()
+def fill_by_formula(model: GPT) -> None:
+    parameters = dict(model.named_parameters())
+    for k, (role, shape, amplitude) in enumerate(GOLDEN["roles"]):
+        i = np.arange(math.prod(shape), dtype=np.float64)
+        values = amplitude * np.sin(0.37 * i + 0.011 * i * (k + 1) / (k + 2) + 1.3 * k + 0.5)
+        parameters[upstream_name(role)].copy_(torch.from_numpy(values.astype(np.float32)).view(shape))
+    model.smear_lambda.fill_(0.3)
+    model.backout_lambda.fill_(0.2)
+    model.resid_lambdas.copy_(1.15 - 0.10 * torch.arange(5) / 4)
+    model.x0_lambdas.copy_(0.20 - 0.15 * torch.arange(5) / 4)
+
+
+@pytest.fixture(scope="module")
+def golden_model() -> GPT:
+    model = GPT(**GOLDEN["config"])
+    fill_by_formula(model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def rows() -> tuple[torch.Tensor, torch.Tensor]:
+    t, b = torch.arange(301), torch.arange(2)[:, None]
+    ids = (7 * t + 31 * b + (t * t % 13)) % 257
+    return ids[:, :-1], ids[:, 1:].contiguous()
+
+
+def live_model(**sizes) -> GPT:
+    """A small model whose every path carries signal: nothing left at its zero start."""
+    torch.manual_seed(0)
+    model = GPT(
+        **{"sequence_len": 256, "vocab_size": 257, "n_layer": 4, "n_head": 2, "n_kv_head": 2, "n_embd": 64}
+        | sizes
+    )
+    for name, parameter in model.named_parameters():
+        if name.endswith("c_proj.weight") or name == "lm_head.weight":
+            torch.nn.init.normal_(parameter, std=0.1)
+    torch.nn.init.constant_(model.smear_lambda, 0.3)
+    return model.eval()
+
+
+def test_logits_equal_upstream(golden_model, rows):
+    logits = golden_model(rows[0])
+    assert list(logits.shape) == GOLDEN["logits_shape"]
+    assert logits.sum().item() == pytest.approx(GOLDEN["logits_sum"], rel=1e-4)
+    assert logits.abs().mean().item() == pytest.approx(GOLDEN["logits_abs_mean"], rel=1e-5)
+    for place, value in GOLDEN["logits_samples"].items():
+        assert logits[tuple(map(int, place.split(",")))].item() == pytest.approx(value, rel=1e-4), place
+
+
+def test_losses_equal_upstream(golden_model, rows):
+    x, y = rows
+    masked = y.clone()
+    masked[:, :10] = -1
+    assert golden_model(x, y).item() == pytest.approx(GOLDEN["loss"], rel=1e-5)
+    assert golden_model(x, masked).item() == pytest.approx(GOLDEN["loss_y2"], rel=1e-5)
+    assert golden_model(x, masked, reduction="sum").item() == pytest.approx(GOLDEN["loss_sum_y2"], rel=1e-5)
+    assert list(golden_model(x, y, reduction="none").shape) == GOLDEN["loss_none_shape"]
+
+
+def test_gradient_norms_equal_upstream(golden_model, rows):
+    golden_model.zero_grad()
+    golden_model(*rows).backward()
+    norms = {name: parameter.grad.norm().item() for name, parameter in golden_model.named_parameters()}
+    expected = {upstream_name(role): norm for role, norm in GOLDEN["grad_norms"].items()}
+    assert norms == pytest.approx(expected, rel=1e-4)
+
+
+def test_initialisation_follows_upstream():
+    torch.manual_seed(0)
+    model = GPT(**GOLDEN["config"])
+    state = model.state_dict()
+    assert state.keys() == GOLDEN["init_stats"].keys()
+    for name, (_, deviation, low, high) in GOLDEN["init_stats"].items():
+        values = state[name]
+        if values.numel() > 1:
+            assert values.std().item() == pytest.approx(deviation, rel=0.35, abs=1e-6), name
+        if "wte" not in name and "lm_head" not in name:  # the normal ones have no bounds to compare
+            assert values.min().item() == pytest.approx(low, rel=0.4, abs=2e-3), name
+            assert values.max().item() == pytest.approx(high, rel=0.4, abs=2e-3), name
+    ids = torch.arange(64)[None]
+    assert model(ids, ids).item() == pytest.approx(math.log(257), abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "millions"), [(6, 384, 73.5), (12, 768, 286), (20, 1280, 897), (26, 1664, 1682)]
+)
+def test_parameter_counts_of_the_published_sizes(depth, width, millions):
+    with torch.device("meta"):
+        model = GPT(n_layer=depth, n_embd=width, n_head=width // 128, n_kv_head=width // 128)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count / 1e6 == pytest.approx(millions, rel=2e-3)
+
+
+def test_windows():
+    assert window_sizes("SL", 5, 1024) == GOLDEN["windows"]
+    assert window_sizes("SSSL", 6, 2048) == [512, 512, 512, 2048, 512, 2048]
+    assert window_sizes("S", 2, 2000) == [512, 2000]  # the last layer sees everything
+
+
+@pytest.mark.parametrize(("length", "window"), [(50, 16), (17, 16), (18, 16), (64, 16), (33, 7)])
+def test_windowed_attention_equals_the_full_square_with_a_mask(length, window):
+    torch.manual_seed(1)
+    q, k, v = torch.randn(2, 4, length, 8), torch.randn(2, 2, length, 8), torch.randn(2, 2, length, 8)
+    distance = torch.arange(length)[:, None] - torch.arange(length)
+    mask = (distance >= 0) & (distance <= window)
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+    torch.testing.assert_close(attend(q, k, v, window), expected)
+
+
+def test_without_audio_the_logits_are_the_text_models_to_the_bit(rows):
+    model, ids = live_model(), rows[0][:, :40]
+    empty = torch.zeros(2, 0, 64)
+    assert torch.equal(model(ids), model(ids, audio_features=empty, audio_lengths=torch.tensor([0, 0])))
+
+
+@pytest.mark.parametrize("audio_values", ["zero", "token0"])
+def test_a_ragged_batch_equals_its_rows_one_by_one(audio_values):
+    model = live_model(audio_values=audio_values, window_pattern="S", sequence_len=128)
+    audio, soft, letters = torch.randn(3, 150, 64), [150, 0, 37], [20, 31, 5]
+    ids = torch.randint(0, 257, (3, 31))
+    targets = torch.randint(0, 257, (3, 31))
+    together = model(ids, audio_features=audio, audio_lengths=torch.tensor(soft))
+    for row, (s, n) in enumerate(zip(soft, letters, strict=True)):
+        targets[row, n:] = -1
+        alone = model(ids[row : row + 1, :n], audio_features=audio[row : row + 1, :s])
+        torch.testing.assert_close(together[row : row + 1, :n], alone, atol=1e-5, rtol=1e-5)
+    graded = model(ids, targets, audio_features=audio, audio_lengths=torch.tensor(soft), reduction="sum")
+    one_by_one = sum(
+        model(
+            ids[r : r + 1, :n], targets[r : r + 1, :n], audio_features=audio[r : r + 1, :s], reduction="sum"
+        )
+        for r, (s, n) in enumerate(zip(soft, letters, strict=True))
+    )
+    torch.testing.assert_close(graded, one_by_one, rtol=1e-5, atol=1e-5)
+
+
+def test_text_hears_the_audio_in_front_of_it_whatever_its_loudness():
+    model, ids = live_model(), torch.randint(0, 257, (1, 10))
+    audio = torch.randn(1, 12, 64)
+    heard = model(ids, audio_features=audio)
+    assert not torch.allclose(heard, model(ids), atol=1e-3)
+    assert not torch.allclose(heard, model(ids, audio_features=audio.flip(1)), atol=1e-3)
+    torch.testing.assert_close(heard, model(ids, audio_features=7 * audio), atol=1e-4, rtol=1e-4)
+
+
+def test_audio_stands_after_smear_and_before_the_text():
+    model, ids = live_model(), torch.randint(0, 257, (1, 6))
+    audio = torch.randn(1, 4, 64)
+    rows, ids_with_audio, places = model.embed(ids, audio, None)
+    text, _, _ = model.embed(ids, None, None)
+    assert torch.equal(rows[:, 4:], text)  # the first text token is not smeared by the audio
+    torch.testing.assert_close(rows[:, :4].square().mean(-1), torch.ones(1, 4))
+    assert ids_with_audio.tolist() == [[-1] * 4 + ids[0].tolist()]
+    assert places.tolist() == [[4, 5, 6, 7, 8, 9]]
+
+
+def test_value_embeddings_at_audio_rows():
+    ids = torch.tensor([[-1, 5]])
+    silent, seed = live_model(), live_model(audio_values="token0")
+    layer = max(int(name) for name in silent.value_embeds)
+    table = silent.value_embeds[str(layer)].weight
+    assert torch.equal(silent.look_up_values(layer, ids)[0], torch.stack([torch.zeros(64), table[5]]))
+    assert torch.equal(seed.look_up_values(layer, ids)[0], torch.stack([table[0], table[5]]))
+
+
+def test_a_batch_with_nothing_to_grade_has_no_nan():
+    model, ids = live_model(), torch.randint(0, 257, (2, 8))
+    loss = model(ids, torch.full((2, 8), -1))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_bf16_arithmetic_stays_near_fp32():
+    sizes = {"n_embd": 128, "n_head": 1, "n_kv_head": 1}
+    exact, rounded = live_model(**sizes), live_model(dtype=torch.bfloat16, **sizes)
+    rounded.load_state_dict(exact.state_dict())
+    ids = torch.randint(0, 257, (2, 32))
+    assert rounded.transformer.wte.weight.dtype == torch.bfloat16
+    assert rounded.lm_head.weight.dtype == torch.float32
+    assert rounded(ids, ids).item() == pytest.approx(exact(ids, ids).item(), rel=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "key"),
+    [
+        ({"n_embd": 64, "n_head": 3}, "n_head"),
+        ({"n_head": 4, "n_kv_head": 3, "n_embd": 64}, "n_kv_head"),
+        ({"window_pattern": "SX"}, "window_pattern"),
+        ({"window_pattern": ""}, "window_pattern"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(sizes, key):
+    with pytest.raises(OmniError, match=key):
+        GPT(
+            **{"n_layer": 1, "vocab_size": 64, "sequence_len": 16, "n_embd": 64, "n_head": 2, "n_kv_head": 2}
+            | sizes
+        )
+
+
+def test_more_positions_than_the_rotary_cache_holds_are_refused():
+    model = live_model(sequence_len=8)
+    with pytest.raises(OmniError, match="81 positions"):
+        model(torch.zeros(1, 81, dtype=torch.long))

@@ -1,0 +1,294 @@
+"""The real command in real processes, on a tiny pipeline where the size does not matter."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINY = ("encoder=whisper_random", "backbone=gpt_d2", "logger=csv", "device=cpu")
+SHORT = (*TINY, "stage.max_steps=4", "stage.gate=null")
+COMMAND = (sys.executable, "-m", "omni.train")
+
+
+def train(cwd: Path, *overrides: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*COMMAND, *overrides], cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def runs(cwd: Path) -> list[Path]:
+    return sorted(path.parent for path in cwd.glob("outputs/**/run.json"))
+
+
+def told(run: Path) -> dict:
+    return json.loads((run / "run.json").read_text())
+
+
+def losses(run: Path) -> list[float]:
+    with (run / "metrics.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A folder that is no checkout, with one finished run in it."""
+    cwd = tmp_path_factory.mktemp("home")
+    done = train(cwd, *TINY, "stage.max_steps=12", "stage.checkpoint_every=5", "stage.lr=3e-3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return cwd
+
+
+def test_a_run_leaves_everything_needed_to_repeat_it(home):
+    (run,) = runs(home)
+    for name in ("config.yaml", "run.json", "git.diff", "metrics.csv", "curve.png", "train.log"):
+        assert (run / name).is_file(), name
+    assert not (run / "error.txt").exists()
+    assert {path.name for path in run.parent.parent.iterdir()} == {"w1_smoke"}
+    assert (home / "outputs" / "latest").resolve() == run
+    data = told(run)
+    assert data["status"] == "passed"
+    assert data["gate"]["metric"] == "loss_drop"
+    assert data["gate"]["passed"]
+    assert data["metrics"]["loss"]["first"] == pytest.approx(5.549, abs=0.01)
+    assert data["parameters"]["trainable"] < data["parameters"]["all"]
+    assert data["encoder"]["source"]
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step_000010", "step_000012"]
+    assert len(losses(run)) == 12
+    assert "PASS" in (run / "train.log").read_text()
+
+
+def test_the_config_renders_within_seconds_and_without_torch(tmp_path):
+    began = time.monotonic()
+    shown = train(tmp_path, "--cfg", "job", "--resolve")
+    assert time.monotonic() - began < 15  # about one; far from it only when torch is imported on a busy machine
+    assert shown.returncode == 0
+    assert "n_embd: 384" in shown.stdout
+    assert not (tmp_path / "outputs").exists()
+    code = "import sys; import omni.train; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_another(home, tmp_path):
+    same = ("stage.max_steps=12", "stage.checkpoint_every=5", "stage.lr=3e-3")
+    assert train(tmp_path, *TINY, *same).returncode == 0
+    assert train(tmp_path, *TINY, *same, "seed=2").returncode == 0
+    first, second = runs(tmp_path)
+    reference = (runs(home)[0] / "metrics.csv").read_bytes()
+    assert (first / "metrics.csv").read_bytes() == reference
+    assert (second / "metrics.csv").read_bytes() != reference
+
+
+@pytest.mark.parametrize("after", [2, 7])
+def test_kill_9_then_resume_gives_the_metrics_of_an_uninterrupted_run(home, tmp_path, after):
+    """Killed before the first checkpoint (at 5) and between two of them."""
+    reference = runs(home)[0]
+    process = subprocess.Popen(
+        [*COMMAND, *TINY, "stage.max_steps=12", "stage.checkpoint_every=5", "stage.lr=3e-3"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not ((metrics := list(tmp_path.glob("outputs/**/metrics.csv"))) and len(losses(metrics[0].parent)) >= after):
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (run,) = runs(tmp_path)
+    assert told(run)["status"] == "running"
+    with (run / "metrics.csv").open("a") as file:
+        file.write("8,5.0")  # a line cut in half by the kill
+    resumed = train(tmp_path, f"resume={run}")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert (run / "metrics.csv").read_bytes() == (reference / "metrics.csv").read_bytes()
+    assert told(run)["status"] == "passed"
+    assert told(run)["resumed"] == 1
+    assert told(run)["metrics"] == told(reference)["metrics"]
+    assert runs(tmp_path) == [run]
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(home, tmp_path):
+    process = subprocess.Popen(
+        [*COMMAND, *TINY, "stage.max_steps=12", "stage.checkpoint_every=100", "stage.lr=3e-3"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not ((metrics := list(tmp_path.glob("outputs/**/metrics.csv"))) and losses(metrics[0].parent)):
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    (run,) = runs(tmp_path)
+    assert told(run)["status"] == "interrupted"
+    assert f"resume={run}" in output
+    assert "Traceback" not in output
+    assert train(tmp_path, "resume=outputs/latest").returncode == 0
+    assert losses(run) == losses(runs(home)[0])
+
+
+def test_a_run_that_is_still_running_is_not_resumed(tmp_path):
+    process = subprocess.Popen(
+        [*COMMAND, *TINY, "stage.max_steps=100000"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not list(tmp_path.glob("outputs/**/metrics.csv")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        refused = train(tmp_path, "resume=outputs/latest")
+    finally:
+        process.kill()
+        process.wait()
+    assert refused.returncode == 1
+    assert f"still running (pid {process.pid}" in refused.stderr
+
+
+def test_a_gate_that_is_not_met_fails_the_command(tmp_path):
+    failed = train(tmp_path, *TINY, "stage.max_steps=2", "stage.gate.threshold=5")
+    assert failed.returncode == 1
+    assert "FAIL  loss_drop" in failed.stdout
+    (run,) = runs(tmp_path)
+    assert told(run)["status"] == "failed"
+    assert told(run)["gate"]["passed"] is False
+
+
+def test_a_sweep_makes_every_run_and_outlives_one_that_fails(tmp_path):
+    swept = train(
+        tmp_path, *SHORT, "-m", "stage=w1_smoke", "projector=mlp,stack_mlp", "encoder.layers=[-1],[9]", "seed=1"
+    )
+    assert swept.returncode == 1
+    found = runs(tmp_path)
+    assert [run.name for run in found] == ["0", "1", "2", "3"]
+    assert [told(run)["status"] for run in found] == ["passed", "failed", "passed", "failed"]
+    assert "encoder.layers: [9]" in (found[1] / "error.txt").read_text()
+    assert "encoder.layers: [9]" in swept.stderr
+    assert "Traceback" not in swept.stderr
+    assert losses(found[0]) != losses(found[2])
+
+
+OWN_CODE = '''
+import torch
+
+class Ear(torch.nn.Module):
+    """Two numbers a frame of 1000 samples: mean and deviation."""
+
+    source = "my own ear"
+
+    def __init__(self, *, width):
+        super().__init__()
+        self.width = width
+
+    def forward(self, waveforms):
+        rows = [w[: len(w) // 1000 * 1000].view(-1, 1000) for w in waveforms]
+        states = [torch.stack([r.mean(1), r.std(1)], dim=-1)[None] for r in rows]
+        return torch.stack(states), torch.tensor([len(r) for r in rows])
+'''
+
+
+def test_an_encoder_of_ones_own_needs_no_change_to_omni(tmp_path):
+    (tmp_path / "my_ear.py").write_text(OWN_CODE)
+    folder = tmp_path / "my_conf" / "encoder"
+    folder.mkdir(parents=True)
+    (folder / "ear.yaml").write_text("_target_: my_ear.Ear\nwidth: 2\n")
+    done = train(tmp_path, *SHORT, "encoder=ear", "projector.in_dim=2", "--config-dir", "my_conf")
+    assert done.returncode == 0, done.stderr
+    assert told(runs(tmp_path)[0])["encoder"]["source"] == "my own ear"
+
+
+def test_a_manifest_of_ones_own(home, tmp_path):
+    for clip in ("low_tone", "two_notes"):
+        shutil.copy(home / "data" / "audio_smoke" / f"{clip}.wav", tmp_path)
+    rows = [{"audio": "low_tone.wav", "text": "hm"}, {"audio": "two_notes.wav", "text": "hm hm"}]
+    (tmp_path / "my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = train(tmp_path, *SHORT, "dataset=manifest", "dataset.path=my.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert "encoded 2 clips" in done.stdout
+
+
+@pytest.mark.parametrize("mode", ["overfit", "limit", "profile"])
+def test_debug_modes(tmp_path, mode):
+    done = train(tmp_path, *TINY, f"debug={mode}", *(["stage.max_steps=10"] if mode == "overfit" else []))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = runs(tmp_path)
+    assert len(losses(run)) == {"overfit": 10, "limit": 3, "profile": 10}[mode]
+    assert f"encoded {({'overfit': 1, 'limit': 2, 'profile': 5}[mode])} clips" in done.stdout
+    assert (run / "profile.txt").exists() == (run / "trace.json").exists() == (mode == "profile")
+
+
+BROKEN_TORCHAUDIO = "raise OSError('libc10_cuda.so: cannot open shared object file: No such file or directory')"
+
+
+def test_a_torchaudio_that_does_not_fit_is_said_with_the_remedy(tmp_path):
+    (tmp_path / "torchaudio.py").write_text(BROKEN_TORCHAUDIO)
+    failed = train(tmp_path, *SHORT)
+    assert failed.returncode == 1
+    assert "cannot be imported together (libc10_cuda.so" in failed.stderr
+    assert "torchaudio==2.11.*" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["stage.max_stepz=3"], "stage.max_stepz: unknown key; did you mean stage.max_steps?"),
+        (["stag=w1_smoke"], "stag: unknown key; did you mean stage?"),
+        (["stage=w1_smok"], "stage: there is no 'w1_smok'; did you mean stage=w1_smoke?"),
+        (["+stage.typo=3"], "stage.typo: unknown key"),
+        (["stage.lr=fast"], "stage.lr: Value 'fast' of type 'str' could not be converted to Float"),
+        (["device=gpu"], "device: Invalid value 'gpu', expected one of [auto, cuda, mps, cpu]"),
+        (["encoder._target_=nowhere.Ear"], "encoder._target_: nowhere.Ear cannot be imported"),
+        (["projector._target_=torch.nn.Linear"], "projector: torch.nn.Linear takes in_features"),
+        (["dataset=manifest"], "dataset.path: a value is missing"),
+        (["dataset=manifest", "dataset.path=nowhere.jsonl"], "nowhere.jsonl"),
+        (["backbone.sequence_len=20"], "do not fit the context of 20"),
+        (["stage.freeze=[projector.*,backbone.*]"], "stage.freeze: every parameter is frozen"),
+        (["resume=nowhere"], "nowhere is no run folder"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_with_the_way_out(tmp_path, overrides, message):
+    base = () if overrides[0].startswith("resume") else SHORT
+    failed = train(tmp_path, *base, *overrides)
+    assert failed.returncode == 1
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr
+    for run in runs(tmp_path):
+        assert told(run)["status"] == "failed"
+        assert message in (run / "error.txt").read_text()
+
+
+def test_resume_takes_no_other_override(home):
+    failed = train(home, "resume=outputs/latest", "stage.lr=1")
+    assert failed.returncode == 1
+    assert "stage.lr=1 would not count" in failed.stderr
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(home):
+    before = (runs(home)[0] / "metrics.csv").read_bytes()
+    failed = train(home, *SHORT, f"hydra.run.dir={runs(home)[0]}")
+    assert failed.returncode == 1
+    assert "already holds a run" in failed.stderr
+    assert (runs(home)[0] / "metrics.csv").read_bytes() == before
+
+
+def test_a_freeze_pattern_that_matches_nothing_is_warned_about(tmp_path):
+    done = train(tmp_path, *SHORT, "stage.freeze=[bakbone.*]")
+    assert done.returncode == 0
+    assert "'bakbone.*' matches no parameter" in done.stdout
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_curve(tmp_path):
+    failed = train(tmp_path, *TINY, "stage.lr=1e18", "stage.max_steps=30")
+    assert failed.returncode == 1
+    assert "on the batch of clips" in failed.stderr
+    (run,) = runs(tmp_path)
+    assert told(run)["status"] == "failed"
+    assert (run / "curve.png").is_file()

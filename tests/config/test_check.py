@@ -1,0 +1,93 @@
+"""check.py says everything that is wrong at once, by dotted key, with the way out."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import open_dict
+
+from omni.config.check import ConfigError, check
+from omni.config.paths import conf_dir
+from omni.config.schema import register
+
+
+def composed(*overrides: str):
+    register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        return compose("train", overrides=list(overrides))
+
+
+def problems(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        check(composed(*overrides))
+    return str(caught.value).splitlines()
+
+
+def test_unknown_keys_behind_a_plus_are_caught_everywhere():
+    said = problems(
+        "+stage.max_stepz=3", "+sead=2", "+encoder.contxt=full", "+stage.gate.treshold=1", "+logger.csv.x=1"
+    )
+    assert sorted(said) == [
+        "encoder.contxt: unknown key; did you mean encoder.context?",
+        "logger.csv.x: unknown key; it takes none",
+        "sead: unknown key; did you mean seed?",
+        "stage.gate.treshold: unknown key; did you mean stage.gate.threshold?",
+        "stage.max_stepz: unknown key; did you mean stage.max_steps?",
+    ]
+
+
+def test_everything_is_said_at_once():
+    said = problems(
+        "dataset=manifest",
+        "+stage.typo=3",
+        "encoder.hf_id=${nowhere.at.all}",
+        "encoder.context=loud",
+        "projector.gate=perhaps",
+        "backbone.n_layer=six",
+    )
+    for start in (
+        "stage.typo: unknown key",
+        "dataset.path: a value is missing; set it, as in dataset.path=VALUE",
+        "encoder.hf_id: Interpolation key 'nowhere.at.all' not found",
+        "encoder.context: Invalid value 'loud', expected one of [full, crop, clip]",
+        "projector.gate: Value 'perhaps' is not a valid bool",
+        "backbone.n_layer: Value 'six' of type 'str' could not be converted to Integer",
+    ):
+        assert any(line.startswith(start) for line in said), (start, said)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["projector.in_dim=400"], "projector.in_dim: 400 is not what the encoder gives, 1 layer(s) of 512; set projector.in_dim=512"),
+        (["encoder.layers=[1,2,3]"], "projector.in_dim: 512 is not what the encoder gives, 3 layer(s) of 512; set projector.in_dim=1536"),
+        (["encoder.layers=[]"], "projector.in_dim: 512 is not what the encoder gives, 7 layer(s) of 512; set projector.in_dim=3584"),
+        (["encoder.layers=[7]"], "encoder.layers: [7] are not among the states 0..6 (or -1..-7 from the end)"),
+        (["projector.out_dim=100"], "projector.out_dim: 100 is not the backbone's width; set projector.out_dim=384"),
+        (["backbone.n_head=5"], "backbone.n_head: 5 heads do not divide a width of 384 into even parts; try 3"),
+        (["backbone.n_kv_head=2"], "backbone.n_kv_head: 2 does not divide n_head=3"),
+        (["backbone.window_pattern=SXL"], "backbone.window_pattern: 'SXL' must be made of S and L"),
+        (["backbone.vocab_size=256"], "backbone.vocab_size: 256 is less than the byte tokenizer's 257; set backbone.vocab_size=257"),
+        (["logger=wandb"], "logger.csv: missing, and curve, gate and resume read it; keep csv in the list, as in logger=[csv]"),
+        (["stage.max_steps=0"], "stage.max_steps: 0 must be at least 1"),
+        (["stage.lr=0"], "stage.lr: 0.0 must be above 0"),
+        (["stage.warmdown=1.5"], "stage.warmdown: 1.5 must lie between 0 and 1"),
+        (["projector.stack=0"], "projector.stack: 0 must be at least 1"),
+    ],
+)  # fmt: skip
+def test_values_that_do_not_fit_each_other(overrides, line):
+    assert problems(*overrides) == [line]
+
+
+def test_a_users_own_class_keeps_its_own_keys():
+    cfg = composed()
+    with open_dict(cfg):
+        cfg.encoder = {"_target_": "mine.Ear", "loudness": 11, "width": 512}
+        cfg.projector = {"_target_": "mine.Bridge"}
+    check(cfg)
+
+
+def test_a_value_missing_in_a_users_own_class_is_still_said():
+    cfg = composed()
+    with open_dict(cfg):
+        cfg.projector = {"_target_": "mine.Bridge", "depth": "???"}
+    with pytest.raises(ConfigError, match=r"projector\.depth: a value is missing"):
+        check(cfg)

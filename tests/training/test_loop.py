@@ -1,0 +1,101 @@
+"""The loop on a tiny pipeline: what trains, what it measures, and that it can be cut anywhere."""
+
+import copy
+
+import pytest
+import torch
+
+from omni.data.features import Example
+from omni.model.gpt import GPT
+from omni.model.omni import Omni
+from omni.model.projector import StackMLP
+from omni.training.checkpoint import load_checkpoint, save_checkpoint
+from omni.training.freeze import freeze
+from omni.training.loop import NotFiniteError, Trainer
+from omni.training.optimizer import adamw
+
+
+def examples(count: int = 6) -> list[Example]:
+    generator = torch.Generator().manual_seed(3)
+    return [
+        Example(
+            f"clip{i}",
+            torch.randn(1, 9 + 5 * i, 16, generator=generator),
+            torch.randint(0, 256, (4 + i,), generator=generator),
+        )
+        for i in range(count)
+    ]
+
+
+def pipeline() -> Omni:
+    torch.manual_seed(0)
+    encoder = torch.nn.Linear(4, 4).requires_grad_(False)
+    backbone = GPT(sequence_len=128, vocab_size=257, n_layer=2, n_head=1, n_kv_head=1, n_embd=32)
+    return Omni(encoder=encoder, projector=StackMLP(in_dim=16, out_dim=32, stack=4), backbone=backbone)
+
+
+def trainer(model: Omni, data=None, lr: float = 1e-2, **keys) -> Trainer:
+    optimizer = adamw(model, lr=lr, betas=[0.9, 0.95], eps=1e-8, weight_decay=0.1)
+    shape = {"factor": lambda step: 1 / (1 + step), "bos": 256, "seed": 1, "max_steps": 6, "batch_size": 4}
+    return Trainer(model, optimizer, data or examples(), **shape | keys)
+
+
+def test_the_loss_falls_and_the_rate_follows_its_factor():
+    seen = list(trainer(pipeline(), max_steps=20, factor=lambda step: 0.5).steps())
+    assert [step for step, _ in seen] == list(range(1, 21))
+    assert seen[-1][1]["loss"] < 0.8 * seen[0][1]["loss"]
+    assert {values["lr"] for _, values in seen} == {0.005}
+    assert all(values["grad_norm"] > 0 for _, values in seen)
+
+
+def test_accumulated_passes_equal_one_large_batch():
+    whole, parts = pipeline(), pipeline()
+    one = list(trainer(whole, batch_size=6, max_steps=3).steps())
+    three = list(trainer(parts, batch_size=2, accumulate=3, max_steps=3).steps())
+    for (_, a), (_, b) in zip(one, three, strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+    for left, right in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(left, right, atol=1e-3, rtol=1e-2)
+
+
+def test_what_is_frozen_does_not_move_and_keeps_no_gradient():
+    model = pipeline()
+    freeze(model, ["backbone.*"])
+    before = copy.deepcopy(model.state_dict())
+    list(trainer(model).steps())
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name.split(".")[0] for name in moved} == {"projector"}
+    assert all(parameter.grad is None for parameter in model.backbone.parameters())
+
+
+def test_a_run_cut_at_any_step_goes_on_to_the_bit(tmp_path):
+    whole = trainer(pipeline())
+    expected = list(whole.steps())
+    for cut in range(1, 6):
+        first = trainer(pipeline())
+        for step, _ in first.steps():
+            if step == cut:
+                break
+        folder = save_checkpoint(tmp_path / str(cut), first.model, first.state_dict(), keep=1)
+        torch.manual_seed(999)  # another process has other random states
+        second = trainer(pipeline())
+        second.load_state_dict(load_checkpoint(folder, second.model))
+        assert list(second.steps()) == expected[cut:]
+        for name, tensor in second.model.state_dict().items():
+            assert torch.equal(tensor, whole.model.state_dict()[name]), name
+
+
+def test_nan_stops_before_the_weights_are_touched_and_names_step_and_clips():
+    data = examples()
+    data[4].states_KTD[0, 2, 3] = float("nan")
+    run = trainer(pipeline(), data, batch_size=1)
+    with pytest.raises(NotFiniteError, match=r"step \d: the loss is nan on the batch of clips clip4"):
+        list(run.steps())
+    assert all(torch.isfinite(parameter).all() for parameter in run.model.parameters())
+
+
+def test_a_gradient_that_overflows_stops_too():
+    model = pipeline()
+    model.backbone.lm_head.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(NotFiniteError, match="gradient norm"):
+        list(trainer(model).steps())
