@@ -126,10 +126,7 @@ def encode_clips(built: Built) -> None:
     """Run the frozen encoder once over every clip the run will use."""
     trainer, began = built.trainer, time.monotonic()
     needed = {
-        index
-        for step in range(trainer.done, trainer.max_steps)
-        for batch in trainer.clips_of(step)
-        for index in batch
+        index for step in range(trainer.done, trainer.max_steps) for batch in trainer.clips_of(step) for index in batch
     }
     with Progress(len(needed), 0, "encode") as progress:
         for done, _ in enumerate(built.examples.encode_ahead(sorted(needed)), start=1):

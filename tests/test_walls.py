@@ -42,11 +42,7 @@ def test_inner_rooms_know_no_configuration_and_do_not_print(path):
 
 
 def test_hydra_lives_in_config_and_the_thin_commands():
-    users = {
-        path.relative_to(OMNI).as_posix()
-        for path in OMNI.rglob("*.py")
-        if tops(path) & {"hydra", "omegaconf"}
-    }
+    users = {path.relative_to(OMNI).as_posix() for path in OMNI.rglob("*.py") if tops(path) & {"hydra", "omegaconf"}}
     assert {user for user in users if not user.startswith("config/")} <= {"train.py"}
 
 

@@ -77,9 +77,7 @@ def build_model(cfg: DictConfig, dtype: "torch.dtype") -> "Omni":
     return Omni(encoder=encoder, projector=projector, backbone=backbone)
 
 
-def build_trainer(
-    cfg: DictConfig, model: "Omni", examples: "EncodedClips", tokenizer: ByteTokenizer
-) -> "Trainer":
+def build_trainer(cfg: DictConfig, model: "Omni", examples: "EncodedClips", tokenizer: ByteTokenizer) -> "Trainer":
     from omni.training.loop import Trainer
     from omni.training.schedule import trapezoid
 

@@ -25,9 +25,7 @@ def check(cfg: DictConfig) -> None:
             typed.append((node, schema, key + "."))
     unknown = [line for node in typed for line in unknown_keys(*node)]
     broken = [*unresolved(cfg)]
-    broken += [
-        line for node in typed for line in wrong_types(*node, said={line.split(":")[0] for line in broken})
-    ]
+    broken += [line for node in typed for line in wrong_types(*node, said={line.split(":")[0] for line in broken})]
     problems = unknown + broken
     if not broken:  # what is missing or of another type cannot be compared
         problems += misfits(cfg)
@@ -86,14 +84,10 @@ def misfits(cfg: DictConfig) -> Iterator[str]:
     """A line for each pair of values that do not fit together; whatever a user's own class lacks is not judged."""
     layers = cfg.encoder.get("layers")
     if layers is not None and "depth" in cfg.encoder and "width" in cfg.encoder:
-        yield from misfits_of_layers(
-            list(layers), cfg.encoder.depth, cfg.encoder.width, cfg.projector.get("in_dim")
-        )
+        yield from misfits_of_layers(list(layers), cfg.encoder.depth, cfg.encoder.width, cfg.projector.get("in_dim"))
     width, heads = cfg.backbone.get("n_embd"), cfg.backbone.get("n_head")
     if width is not None and cfg.projector.get("out_dim") not in (None, width):
-        yield (
-            f"projector.out_dim: {cfg.projector.out_dim} is not the backbone's width; set projector.out_dim={width}"
-        )
+        yield (f"projector.out_dim: {cfg.projector.out_dim} is not the backbone's width; set projector.out_dim={width}")
     if width and heads and (width % heads or width // heads % 2):
         yield f"backbone.n_head: {heads} heads do not divide a width of {width} into even parts; try {width // 128}"
     elif heads and cfg.backbone.get("n_kv_head") and heads % cfg.backbone.n_kv_head:

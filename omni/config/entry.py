@@ -91,7 +91,5 @@ def explain(error: Exception, chain: list[Exception]) -> str:
     if isinstance(value, ConfigKeyError | ConfigAttributeError) and value.parent_node is not None:
         parent = str(value.full_key).rpartition(".")[0]
         known = [str(key) for key in value.parent_node if key != "hydra"]
-        return (
-            f"{value.full_key}: unknown key{suggest(str(value.key), known, parent + '.' if parent else '')}"
-        )
+        return f"{value.full_key}: unknown key{suggest(str(value.key), known, parent + '.' if parent else '')}"
     return f"{value.full_key}: {first_line(value)}"

@@ -17,6 +17,4 @@ def conf_dir() -> Path:
     for place in places:
         if (place / "train.yaml").is_file():
             return place
-    raise OmniError(
-        f"no train.yaml in {places[0]} or {places[1]}: install omni again, or run it from a checkout"
-    )
+    raise OmniError(f"no train.yaml in {places[0]} or {places[1]}: install omni again, or run it from a checkout")

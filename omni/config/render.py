@@ -42,6 +42,4 @@ def load(run_folder: Path) -> DictConfig:
     try:
         return OmegaConf.merge(OmegaConf.structured(Train), OmegaConf.load(path))
     except Exception as error:  # yaml, omegaconf and the file system have their own families of errors
-        raise ConfigError(
-            f"{path}: cannot be read ({str(error).splitlines()[0]}); start a new run"
-        ) from error
+        raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}); start a new run") from error

@@ -36,9 +36,7 @@ class ManifestClips:
         AudioError: from an item, when its file cannot be read or holds nothing audible.
     """
 
-    def __init__(
-        self, *, path: str, split: str = "train", min_seconds: float = 0.1, max_seconds: float = 120.0
-    ):
+    def __init__(self, *, path: str, split: str = "train", min_seconds: float = 0.1, max_seconds: float = 120.0):
         self.path, self.min_seconds, self.max_seconds = Path(path), min_seconds, max_seconds
         self.clips = select_split(read_manifest(path), split)
         missing = [clip for clip in self.clips if not clip.audio.is_file()]
@@ -55,9 +53,7 @@ class ManifestClips:
     def __getitem__(self, index: int) -> Sample:
         clip = self.clips[index]
         waveform = read(clip.audio, offset=clip.offset, bytes=clip.bytes, max_seconds=self.max_seconds)
-        check_audible(
-            waveform, min_seconds=self.min_seconds, what=f"{self.path}: clip {clip.id!r}: {clip.audio}"
-        )
+        check_audible(waveform, min_seconds=self.min_seconds, what=f"{self.path}: clip {clip.id!r}: {clip.audio}")
         return Sample(clip.id, waveform, clip.text)
 
 

@@ -115,11 +115,7 @@ class GPT(nn.Module):
         )
         kv_width = n_kv_head * (n_embd // n_head)
         self.value_embeds = nn.ModuleDict(
-            {
-                str(i): nn.Embedding(rows, kv_width, dtype=dtype)
-                for i, values in enumerate(with_values)
-                if values
-            }
+            {str(i): nn.Embedding(rows, kv_width, dtype=dtype) for i, values in enumerate(with_values) if values}
         )
         self.lm_head = Linear(n_embd, rows)
         self.smear_gate = Linear(SMEAR_CHANNELS, 1)
@@ -211,9 +207,7 @@ class GPT(nn.Module):
     def smear(self, x_BLC: Tensor) -> Tensor:
         """Add to each token a gated share of its left neighbour, as that was before its own smear."""
         current, previous = x_BLC[:, 1:], x_BLC[:, :-1]
-        gate = self.smear_lambda.to(x_BLC.dtype) * torch.sigmoid(
-            self.smear_gate(current[..., :SMEAR_CHANNELS])
-        )
+        gate = self.smear_lambda.to(x_BLC.dtype) * torch.sigmoid(self.smear_gate(current[..., :SMEAR_CHANNELS]))
         return torch.cat([x_BLC[:, :1], current + gate * previous], dim=1)
 
     def blocks(self, x_BTC: Tensor, ids_BT: Tensor) -> Tensor:

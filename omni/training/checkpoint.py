@@ -88,11 +88,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def learned_state(model: Omni) -> dict[str, torch.Tensor]:
     """The tensors of projector and backbone, by name."""
-    return {
-        name: tensor.contiguous()
-        for name, tensor in model.state_dict().items()
-        if not name.startswith("encoder.")
-    }
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items() if not name.startswith("encoder.")}
 
 
 def flush_to_disk(path: Path) -> None:

@@ -16,9 +16,7 @@ class Stop:
 def stop_on_signal() -> Iterator[Stop]:
     """Turn SIGINT and SIGTERM into a flag, so that no step is cut in half; a second signal stops at once."""
     stop = Stop()
-    if (
-        current_thread() is not main_thread()
-    ):  # only the main thread may set handlers; elsewhere nothing is caught
+    if current_thread() is not main_thread():  # only the main thread may set handlers; elsewhere nothing is caught
         yield stop
         return
 

@@ -78,9 +78,7 @@ class Trainer:
 
     def step(self) -> tuple[int, dict[str, float]]:
         lr = self.set_learning_rate()
-        batches = [
-            collate([self.examples[i] for i in indices], bos=self.bos) for indices in self.clips_of(self.done)
-        ]
+        batches = [collate([self.examples[i] for i in indices], bos=self.bos) for indices in self.clips_of(self.done)]
         loss = self.accumulate_gradients(batches)
         norm = get_total_norm([p.grad for p in self.trainable if p.grad is not None]).item()
         self.check_finite("gradient norm", norm, batches)

@@ -6,9 +6,7 @@ from torch import nn
 from omni.errors import OmniError
 
 
-def adamw(
-    model: nn.Module, *, lr: float, betas: list[float], eps: float, weight_decay: float
-) -> torch.optim.AdamW:
+def adamw(model: nn.Module, *, lr: float, betas: list[float], eps: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019) over what trains; only matrices decay, not gains, biases and lambdas.
 
     Raises:
@@ -16,9 +14,7 @@ def adamw(
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
-        raise OmniError(
-            "stage.freeze: every parameter is frozen, so there is nothing to train: remove a pattern"
-        )
+        raise OmniError("stage.freeze: every parameter is frozen, so there is nothing to train: remove a pattern")
     groups = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},

@@ -163,7 +163,7 @@ def test_a_gate_that_is_not_met_fails_the_command(tmp_path):
 
 def test_a_sweep_makes_every_run_and_outlives_one_that_fails(tmp_path):
     swept = train(
-        tmp_path, *SHORT, "-m", "stage=w1_smoke", "projector=mlp,stack_mlp", "encoder.layers=[-1],[9]", "seed=1"
+        tmp_path, "-m", *SHORT, "stage=w1_smoke", "projector=mlp,stack_mlp", "encoder.layers=[-1],[9]", "seed=1"
     )
     assert swept.returncode == 1
     found = runs(tmp_path)
@@ -220,7 +220,7 @@ def test_debug_modes(tmp_path, mode):
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = runs(tmp_path)
     assert len(losses(run)) == {"overfit": 10, "limit": 3, "profile": 10}[mode]
-    assert f"encoded {({'overfit': 1, 'limit': 2, 'profile': 5}[mode])} clips" in done.stdout
+    assert f"encoded { ({'overfit': 1, 'limit': 2, 'profile': 5}[mode]) } clips" in done.stdout
     assert (run / "profile.txt").exists() == (run / "trace.json").exists() == (mode == "profile")
 
 

@@ -55,26 +55,41 @@ def test_everything_is_said_at_once():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "line"),
+    ("override", "line"),
     [
-        (["projector.in_dim=400"], "projector.in_dim: 400 is not what the encoder gives, 1 layer(s) of 512; set projector.in_dim=512"),
-        (["encoder.layers=[1,2,3]"], "projector.in_dim: 512 is not what the encoder gives, 3 layer(s) of 512; set projector.in_dim=1536"),
-        (["encoder.layers=[]"], "projector.in_dim: 512 is not what the encoder gives, 7 layer(s) of 512; set projector.in_dim=3584"),
-        (["encoder.layers=[7]"], "encoder.layers: [7] are not among the states 0..6 (or -1..-7 from the end)"),
-        (["projector.out_dim=100"], "projector.out_dim: 100 is not the backbone's width; set projector.out_dim=384"),
-        (["backbone.n_head=5"], "backbone.n_head: 5 heads do not divide a width of 384 into even parts; try 3"),
-        (["backbone.n_kv_head=2"], "backbone.n_kv_head: 2 does not divide n_head=3"),
-        (["backbone.window_pattern=SXL"], "backbone.window_pattern: 'SXL' must be made of S and L"),
-        (["backbone.vocab_size=256"], "backbone.vocab_size: 256 is less than the byte tokenizer's 257; set backbone.vocab_size=257"),
-        (["logger=wandb"], "logger.csv: missing, and curve, gate and resume read it; keep csv in the list, as in logger=[csv]"),
-        (["stage.max_steps=0"], "stage.max_steps: 0 must be at least 1"),
-        (["stage.lr=0"], "stage.lr: 0.0 must be above 0"),
-        (["stage.warmdown=1.5"], "stage.warmdown: 1.5 must lie between 0 and 1"),
-        (["projector.stack=0"], "projector.stack: 0 must be at least 1"),
+        (
+            "projector.in_dim=400",
+            "projector.in_dim: 400 is not what the encoder gives, 1 layer(s) of 512; set projector.in_dim=512",
+        ),
+        (
+            "encoder.layers=[1,2,3]",
+            "projector.in_dim: 512 is not what the encoder gives, 3 layer(s) of 512; set projector.in_dim=1536",
+        ),
+        (
+            "encoder.layers=[]",
+            "projector.in_dim: 512 is not what the encoder gives, 7 layer(s) of 512; set projector.in_dim=3584",
+        ),
+        ("encoder.layers=[7]", "encoder.layers: [7] are not among the states 0..6 (or -1..-7 from the end)"),
+        ("projector.out_dim=100", "projector.out_dim: 100 is not the backbone's width; set projector.out_dim=384"),
+        ("backbone.n_head=5", "backbone.n_head: 5 heads do not divide a width of 384 into even parts; try 3"),
+        ("backbone.n_kv_head=2", "backbone.n_kv_head: 2 does not divide n_head=3"),
+        ("backbone.window_pattern=SXL", "backbone.window_pattern: 'SXL' must be made of S and L"),
+        (
+            "backbone.vocab_size=256",
+            "backbone.vocab_size: 256 is less than the byte tokenizer's 257; set backbone.vocab_size=257",
+        ),
+        (
+            "logger=wandb",
+            "logger.csv: missing, and curve, gate and resume read it; keep csv in the list, as in logger=[csv]",
+        ),
+        ("stage.max_steps=0", "stage.max_steps: 0 must be at least 1"),
+        ("stage.lr=0", "stage.lr: 0.0 must be above 0"),
+        ("stage.warmdown=1.5", "stage.warmdown: 1.5 must lie between 0 and 1"),
+        ("projector.stack=0", "projector.stack: 0 must be at least 1"),
     ],
-)  # fmt: skip
-def test_values_that_do_not_fit_each_other(overrides, line):
-    assert problems(*overrides) == [line]
+)
+def test_values_that_do_not_fit_each_other(override, line):
+    assert problems(override) == [line]
 
 
 def test_a_users_own_class_keeps_its_own_keys():

