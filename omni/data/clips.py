@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from omni.audio.read import check_audible, read
+from omni.audio.read import AudioError, check_audible, read
 from omni.audio.tones import write_smoke_clips
 from omni.data.manifest import ManifestError, read_manifest, select_split
 
@@ -52,8 +52,11 @@ class ManifestClips:
 
     def __getitem__(self, index: int) -> Sample:
         clip = self.clips[index]
-        waveform = read(clip.audio, offset=clip.offset, bytes=clip.bytes, max_seconds=self.max_seconds)
-        check_audible(waveform, min_seconds=self.min_seconds, what=f"{self.path}: clip {clip.id!r}: {clip.audio}")
+        try:
+            waveform = read(clip.audio, offset=clip.offset, bytes=clip.bytes, max_seconds=self.max_seconds)
+            check_audible(waveform, min_seconds=self.min_seconds, what=str(clip.audio))
+        except AudioError as error:
+            raise AudioError(f"{self.path}: clip {clip.id!r}: {error}") from error
         return Sample(clip.id, waveform, clip.text)
 
 

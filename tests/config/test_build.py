@@ -1,0 +1,74 @@
+"""Objects from configuration: devices, precision, seeds, and classes that are not omni's."""
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from omni.config.build import build_loggers, build_model, make, pick_device, pick_dtype
+from omni.config.check import ConfigError
+from omni.config.paths import conf_dir
+from omni.config.schema import register
+
+
+def composed(*overrides: str):
+    register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        return compose("train", overrides=["encoder=whisper_random", "backbone=gpt_d2", *overrides])
+
+
+def test_another_projector_leaves_the_start_of_the_backbone_as_it_is():
+    models = [build_model(composed(f"projector={name}"), torch.float32) for name in ("mlp", "conv")]
+    for name, tensor in models[0].backbone.state_dict().items():
+        assert torch.equal(tensor, models[1].backbone.state_dict()[name]), name
+    other = build_model(composed("seed=2"), torch.float32)
+    assert not torch.equal(other.backbone.transformer.wte.weight, models[0].backbone.transformer.wte.weight)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert pick_device("auto").type in ("cuda", "mps", "cpu")
+    absent = next(name for name in ("cuda", "mps") if pick_device("auto").type != name)
+    with pytest.raises(ConfigError, match=f"device: {absent} is not available here"):
+        pick_device(absent)
+
+
+def test_bf16_only_where_asked_for_or_made_for_it():
+    cpu = torch.device("cpu")
+    assert pick_dtype("auto", cpu) == torch.float32
+    assert pick_dtype("bf16", cpu) == torch.bfloat16
+    assert pick_dtype("fp32", cpu) == torch.float32
+
+
+def test_a_logger_is_given_what_it_asks_for_and_csv_comes_first(tmp_path):
+    cfg = OmegaConf.create(
+        {
+            "logger": {
+                "counter": {"_target_": "collections.Counter"},
+                "csv": {"_target_": "omni.record.metrics.CsvLogger"},
+            }
+        }
+    )
+    csv, counter = build_loggers(cfg, tmp_path, name="run", config={})
+    assert type(csv).__name__ == "CsvLogger"
+    assert counter["folder"] == tmp_path
+
+
+def test_a_class_that_does_not_take_its_keys_is_named():
+    with pytest.raises(ConfigError, match=r"projector: torch\.nn\.Linear takes in_features.*'loud'"):
+        make(
+            OmegaConf.create({"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1, "loud": 2}),
+            "projector",
+        )
+
+
+def test_nested_objects_and_plain_lists():
+    node = OmegaConf.create(
+        {
+            "_target_": "argparse.Namespace",
+            "inner": {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 2},
+        }
+    )
+    node.names = ["a", "b"]
+    made = make(node, "anything")
+    assert isinstance(made.inner, torch.nn.Linear)
+    assert type(made.names) is list

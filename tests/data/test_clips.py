@@ -1,0 +1,98 @@
+"""Datasets: a manifest's clips are read, and a bad one is named with its manifest, id, file and remedy."""
+
+import json
+import wave
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from omni.audio.read import AudioError
+from omni.data.clips import ManifestClips, audio_smoke
+from omni.data.manifest import ManifestError
+
+RATE = 16_000
+TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.float32)
+
+
+def manifest(folder, rows) -> str:
+    path = folder / "my.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def three_hours(path):
+    """A header that promises three hours, in a file with holes instead of samples."""
+    with wave.open(str(path), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(RATE)
+        sound.writeframes(b"")
+    size = 3 * 3600 * RATE * 2
+    with path.open("r+b") as file:
+        file.seek(4)
+        file.write((36 + size).to_bytes(4, "little"))
+        file.seek(40)
+        file.write(size.to_bytes(4, "little"))
+        file.truncate(44 + size)
+
+
+def truncated(path):
+    soundfile.write(path, TONE, RATE)
+    path.write_bytes(path.read_bytes()[:9000])
+
+
+BAD = {
+    "empty": (lambda path: path.touch(), "is empty"),
+    "text": (lambda path: path.write_text("hello, I am no sound"), "is not wav, flac, mp3 or ogg"),
+    "truncated": (truncated, "is truncated"),
+    "silent": (lambda path: soundfile.write(path, 0 * TONE, RATE), "is silent"),
+    "nan": (lambda path: soundfile.write(path, TONE + np.nan, RATE, subtype="FLOAT"), "NaN"),
+    "too_short": (lambda path: soundfile.write(path, TONE[:160], RATE), "lasts 0.010 s, less than the 0.1 s needed"),
+    "three_hours": (three_hours, "lasts 10800.0 s or more, the limit is 120 s"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_clip_is_named_with_manifest_id_file_and_remedy(tmp_path, kind):
+    make, message = BAD[kind]
+    make(tmp_path / f"{kind}.wav")
+    clips = ManifestClips(path=manifest(tmp_path, [{"audio": f"{kind}.wav", "text": "x"}]))
+    with pytest.raises(AudioError) as caught:
+        clips[0]
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path}/my.jsonl: clip '{kind}': {tmp_path}/{kind}.wav: ")
+    assert message in said
+
+
+def test_eight_channels_become_one(tmp_path):
+    soundfile.write(tmp_path / "wide.wav", np.stack([TONE] * 8, axis=1), RATE)
+    sample = ManifestClips(path=manifest(tmp_path, [{"audio": "wide.wav", "text": "a tone"}]))[0]
+    assert sample.text == "a tone"
+    assert sample.waveform.shape == (RATE,)
+    torch.testing.assert_close(sample.waveform, torch.from_numpy(TONE), atol=1e-4, rtol=0)
+
+
+def test_files_that_do_not_exist_are_all_named_before_anything_is_read(tmp_path):
+    soundfile.write(tmp_path / "there.wav", TONE, RATE)
+    rows = [{"audio": f"{name}.wav", "text": "x"} for name in ("there", "lost", "gone")]
+    with pytest.raises(ManifestError, match=r"2 of 3 audio files do not exist") as caught:
+        ManifestClips(path=manifest(tmp_path, rows))
+    assert "lost.wav" in str(caught.value)
+    assert "gone.wav" in str(caught.value)
+
+
+def test_only_the_asked_split_counts(tmp_path):
+    soundfile.write(tmp_path / "a.wav", TONE, RATE)
+    rows = [{"id": split, "audio": "a.wav", "text": split, "split": split} for split in ("train", "val")]
+    path = manifest(tmp_path, rows)
+    assert [clip.text for clip in ManifestClips(path=path, split="val")] == ["val"]
+    with pytest.raises(ManifestError, match="tset"):
+        ManifestClips(path=path, split="tset")
+
+
+def test_the_smoke_clips_are_made_on_demand(tmp_path):
+    clips = audio_smoke(folder=str(tmp_path / "anywhere"))
+    assert [len(sample.waveform) for sample in clips] == [80_000] * 5
+    assert len({sample.text for sample in clips}) == 5
