@@ -10,13 +10,13 @@ time, which no compiler can fuse.
 import hashlib
 import io
 import json
-import uuid
 import wave
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from omni.atomic import replace_bytes
 from omni.errors import OmniError
 
 SAMPLE_RATE = 16_000  # Hz
@@ -97,7 +97,7 @@ def write_smoke_clips(folder: str | Path) -> None:
         try:
             if not (path.is_file() and path.read_bytes() == wanted):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _replace(path, wanted)
+                replace_bytes(path, wanted)
         except OSError as error:
             raise OmniError(
                 f"{path}: cannot be written ({error.strerror}). Clear its way, or make the folder writable."
@@ -142,15 +142,6 @@ def _sine(phase: np.ndarray) -> np.ndarray:
     for coefficient in reversed(SINE[:-1]):
         value = value * square + coefficient
     return value * u
-
-
-def _replace(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.wav")  # .wav, so that git ignores one a crash leaves
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _wav(samples: np.ndarray) -> bytes:

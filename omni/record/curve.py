@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omni.record.atomic import replacing
+from omni.atomic import replacing
 from omni.record.gate import bound
 from omni.record.metrics import Metrics, lower_is_better, read_metrics
 

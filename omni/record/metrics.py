@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from omni.atomic import replace_bytes
 from omni.errors import OmniError
-from omni.record.atomic import replace_bytes
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import omni
+from omni.atomic import replace_text
 from omni.errors import OmniError
 from omni.record import provenance
-from omni.record.atomic import replace_text
 from omni.record.folder import hold, point_latest, release, suggest
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperModel
 
 from omni.model.ctranslate2 import config_of, read_variables, to_transformers, write_transformers
-from omni.model.weights import WHEELS, WeightsError
+from omni.model.layout import WeightsError
+from omni.model.weights import WHEELS
 
 TINY = {
     "d_model": 8,

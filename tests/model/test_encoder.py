@@ -16,7 +16,8 @@ from omni.audio.mel import log_mel
 from omni.errors import OmniError
 from omni.model import encoder as room
 from omni.model.encoder import RandomWhisperEncoder, WhisperEncoder
-from omni.model.weights import WHEELS, WeightsError, find_whisper
+from omni.model.layout import WeightsError
+from omni.model.weights import WHEELS, find_whisper
 
 
 def clip(seconds: float, seed: int = 0) -> Tensor:
