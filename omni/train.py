@@ -123,13 +123,14 @@ def restore(built: Built, folder: Path) -> int:
 
 
 def encode_clips(built: Built) -> None:
-    """Run the frozen encoder once over every clip the run will use."""
+    """Run the frozen encoder once over every clip the run will use, and see that each fits the context."""
     trainer, began = built.trainer, time.monotonic()
     needed = {
         index for step in range(trainer.done, trainer.max_steps) for batch in trainer.clips_of(step) for index in batch
     }
     with Progress(len(needed), 0, "encode") as progress:
-        for done, _ in enumerate(built.examples.encode_ahead(sorted(needed)), start=1):
+        for done, example in enumerate(built.examples.encode_ahead(sorted(needed)), start=1):
+            built.model.check_fits(example.id, frames=example.states_KTD.size(1), tokens=len(example.ids_L))
             progress.update(done, {})
     log.info("encoded %d clips in %.1f s", len(needed), time.monotonic() - began)
 

@@ -2,8 +2,9 @@
 
 import importlib.metadata
 import inspect
+import json
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,39 +43,55 @@ def build(cfg: DictConfig) -> Built:
         OmniError: whatever the parts themselves refuse: weights, manifests, sizes.
     """
     import_torch()
-    from omni.data.features import EncodedClips
     from omni.training.freeze import freeze
 
     device = pick_device(cfg.device.name)
     dtype = pick_dtype(cfg.precision.name, device)
     tokenizer = ByteTokenizer()
-    dataset = make(cfg.dataset, "dataset")
-    model = build_model(cfg, dtype).to(device)
+    examples = encoded_clips(key_of(cfg.dataset), key_of(cfg.encoder), device, cfg.debug.limit_clips)
+    model = build_model(cfg, dtype, device)
     unmatched = freeze(model, list(cfg.stage.freeze))
-    examples = EncodedClips(
-        dataset,
-        encoder=model.encoder,
-        tokenizer=tokenizer,
-        check_fits=model.check_fits,
-        device=device,
-        limit=cfg.debug.limit_clips,
-    )
     trainer = build_trainer(cfg, model, examples, tokenizer)
     return Built(device, dtype, model, examples, trainer, unmatched)
 
 
-def build_model(cfg: DictConfig, dtype: "torch.dtype") -> "Omni":
+def key_of(node: DictConfig) -> str:
+    """A node as text, so that equal nodes of a sweep's jobs share what is built from them."""
+    return json.dumps(OmegaConf.to_container(node, resolve=True, enum_to_str=True), sort_keys=True)
+
+
+@lru_cache(maxsize=2)
+def frozen_encoder(node: str, device: "torch.device") -> "torch.nn.Module":
+    """The encoder of a node; the jobs of a sweep in one process load it once, which is safe since it never changes."""
+    return make(OmegaConf.create(json.loads(node)), "encoder").to(device).requires_grad_(False).eval()
+
+
+@lru_cache(maxsize=2)
+def encoded_clips(dataset: str, encoder: str, device: "torch.device", limit: int | None) -> "EncodedClips":
+    """The clips of a dataset's node through the encoder of another; states stay for the next job of a sweep."""
+    from omni.data.features import EncodedClips
+
+    return EncodedClips(
+        make(OmegaConf.create(json.loads(dataset)), "dataset"),
+        encoder=frozen_encoder(encoder, device),
+        tokenizer=ByteTokenizer(),
+        device=device,
+        limit=limit,
+    )
+
+
+def build_model(cfg: DictConfig, dtype: "torch.dtype", device: "torch.device") -> "Omni":
     """Encoder, projector and backbone; seeded one by one, so that another projector leaves the backbone's start
     as it is."""
     from omni.model.omni import Omni
     from omni.training.seed import seed_everything
 
-    encoder = make(cfg.encoder, "encoder")
+    encoder = frozen_encoder(key_of(cfg.encoder), device)
     seed_everything(cfg.seed)
     projector = make(cfg.projector, "projector")
     seed_everything(cfg.seed)
     backbone = make(cfg.backbone, "backbone", dtype=dtype)
-    return Omni(encoder=encoder, projector=projector, backbone=backbone)
+    return Omni(encoder=encoder, projector=projector, backbone=backbone).to(device)
 
 
 def build_trainer(cfg: DictConfig, model: "Omni", examples: "EncodedClips", tokenizer: ByteTokenizer) -> "Trainer":

@@ -35,7 +35,6 @@ class EncodedClips:
         dataset: the clips.
         encoder: waveforms to states and lengths.
         tokenizer: text to ids.
-        check_fits: raises when a clip, by its id, frames and tokens, is longer than the model's context.
         device: where the encoder lives and the states are kept.
         limit: use only this many clips, the first ones.
     """
@@ -46,12 +45,11 @@ class EncodedClips:
         *,
         encoder: Callable[[list[Tensor]], tuple[Tensor, Tensor]],
         tokenizer: ByteTokenizer,
-        check_fits: Callable[..., None],
         device: torch.device,
         limit: int | None = None,
     ):
         self.dataset, self.encoder, self.tokenizer = dataset, encoder, tokenizer
-        self.check_fits, self.device = check_fits, device
+        self.device = device
         self.length = len(dataset) if limit is None else min(limit, len(dataset))
         self.kept: dict[int, Example] = {}
         self.bytes_kept = 0
@@ -71,14 +69,11 @@ class EncodedClips:
 
     def encode(self, sample: Sample) -> Example:
         ids = [self.tokenizer.bos, *self.tokenizer.encode(sample.text)]
-        states_BKTD, lengths_B = self.encoder([sample.waveform.to(self.device)])
-        self.check_fits(sample.id, frames=int(lengths_B[0]), tokens=len(ids))
+        states_BKTD, _ = self.encoder([sample.waveform.to(self.device)])
         return Example(sample.id, states_BKTD[0], torch.tensor(ids, device=self.device))
 
-    def encode_ahead(self, indices: Iterable[int]) -> Iterator[int]:
-        """Encode the clips a run will use, so that a bad one is met before the first step; yields each index."""
+    def encode_ahead(self, indices: Iterable[int]) -> Iterator[Example]:
+        """Encode the clips a run will use, so that a bad one is met before the first step; yields each."""
         for index in dict.fromkeys(indices):
-            if self.bytes_kept >= MEMORY_LIMIT:
-                return
-            self[index]
-            yield index
+            if index in self.kept or self.bytes_kept < MEMORY_LIMIT:
+                yield self[index]

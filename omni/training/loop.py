@@ -87,6 +87,12 @@ class Trainer:
         self.done += 1
         return self.done, {"loss": loss, "lr": lr, "grad_norm": norm}
 
+    def batch(self, indices: list[int]) -> Batch:
+        examples = [self.examples[index] for index in indices]
+        for example in examples:
+            self.model.check_fits(example.id, frames=example.states_KTD.size(1), tokens=len(example.ids_L))
+        return collate(examples, bos=self.bos)
+
     def set_learning_rate(self) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * self.factor(self.done)
@@ -100,9 +106,10 @@ class Trainer:
             loss = self.forward(
                 batch.states_BKTD, batch.frames_B, batch.idx_BL, batch.targets_BL, reduction="sum"
             ) / max(graded, 1)
-            self.check_finite("loss", loss.item(), [batch])
+            value = loss.item()
+            self.check_finite("loss", value, [batch])
             loss.backward()
-            total += loss.item()
+            total += value
         return total
 
     def check_finite(self, what: str, value: float, batches: list[Batch]) -> None:
@@ -111,8 +118,8 @@ class Trainer:
         clips = [clip for batch in batches for clip in batch.clip_ids]
         shown = ", ".join(clips[:8]) + (f" and {len(clips) - 8} more" if len(clips) > 8 else "")
         raise NotFiniteError(
-            f"step {self.done + 1}: the {what} is {value} on the batch of clips {shown}. The weights from before "
-            "this step are kept. Lower stage.lr, raise stage.warmup_steps, or look at these clips"
+            f"step {self.done + 1}: the {what} is {value} on the batch of clips {shown}. The weights are "
+            "still those from before this step. Lower stage.lr, raise stage.warmup_steps, or look at these clips"
         )
 
     def state_dict(self) -> dict:

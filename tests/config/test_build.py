@@ -5,7 +5,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from omni.config.build import build_loggers, build_model, make, pick_device, pick_dtype
+from omni.config.build import build, build_loggers, build_model, make, pick_device, pick_dtype
 from omni.config.check import ConfigError
 from omni.config.paths import conf_dir
 from omni.config.schema import register
@@ -18,11 +18,21 @@ def composed(*overrides: str):
 
 
 def test_another_projector_leaves_the_start_of_the_backbone_as_it_is():
-    models = [build_model(composed(f"projector={name}"), torch.float32) for name in ("mlp", "conv")]
+    cpu = torch.device("cpu")
+    models = [build_model(composed(f"projector={name}"), torch.float32, cpu) for name in ("mlp", "conv")]
     for name, tensor in models[0].backbone.state_dict().items():
         assert torch.equal(tensor, models[1].backbone.state_dict()[name]), name
-    other = build_model(composed("seed=2"), torch.float32)
+    other = build_model(composed("seed=2"), torch.float32, cpu)
     assert not torch.equal(other.backbone.transformer.wte.weight, models[0].backbone.transformer.wte.weight)
+
+
+def test_the_jobs_of_a_sweep_share_encoder_and_features():
+    first, second = build(composed("projector=mlp", "device=cpu")), build(composed("projector=conv", "device=cpu"))
+    assert first.model.encoder is second.model.encoder
+    assert first.examples is second.examples
+    other = build(composed("encoder.context=crop", "device=cpu"))
+    assert other.model.encoder is not first.model.encoder
+    assert other.examples is not first.examples
 
 
 def test_a_device_that_is_not_there_is_refused():
