@@ -10,8 +10,8 @@ import io
 import logging
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -19,15 +19,14 @@ from rich.console import Console
 from omni.config.build import Built, build, build_loggers
 from omni.config.check import ConfigError, check
 from omni.config.entry import run_command
-from omni.config.render import load, render, signature
+from omni.config.render import load, render, select, signature
+from omni.errors import OmniError
 from omni.record.curve import draw_curve
+from omni.record.folder import point_latest
 from omni.record.gate import bound, judge
 from omni.record.metrics import Loggers, cut_metrics, read_metrics, summarise
 from omni.record.progress import Progress, parameter_table
 from omni.record.run import Run
-
-if TYPE_CHECKING:
-    from omni.training.loop import Trainer
 
 log = logging.getLogger("omni.train")
 
@@ -42,69 +41,74 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[float | 
     run, cfg = open_run(cfg, folder, overrides)
     with run:
         check(cfg)
+        point_latest(run.folder)
         log.info("%s in %s", cfg.stage.name, run.folder)
         built = build(cfg)
         tell_what_was_built(built, run)
         start = restore(built, run.folder)
-        loggers = Loggers(
-            build_loggers(
-                cfg,
-                run.folder,
-                name=f"{cfg.stage.name} {run.folder.name}",
-                config=OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
-            )
-        )
+        loggers = Loggers(build_loggers(cfg, run.folder, name=f"{cfg.stage.name} {run.folder.name}"))
+        loggers.config(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
         status = "failed"
         try:
             encode_clips(built)
-            fit(cfg, built.trainer, run, loggers, start)
-            status, summary = close(cfg, run)
+            fit(cfg, built, run, loggers, start)
+            status = judge_run(cfg, run)
         except KeyboardInterrupt:
             status = "interrupted"
             raise
         finally:
-            draw_curve(
-                run.folder / "metrics.csv",
-                run.folder / "curve.png",
-                title=cfg.stage.name,
-                gate=run.data["gate"],
-            )
-            loggers.finish(status)
-    return summary["loss"]["last"], status == "passed"
+            close(cfg, run, loggers, status)
+    return run.data["metrics"]["loss"]["last"], status == "passed"
 
 
 def open_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[Run, DictConfig]:
     """A new run folder, or with `resume` the old one and the configuration it saved."""
     if cfg.resume is None:
-        facts = {"stage": OmegaConf.select(cfg, "stage.name"), "signature": signature(cfg), "seed": cfg.seed}
+        known = {key: select(cfg, key) for key in ("stage.name", "seed")}
+        facts = {"stage": known["stage.name"], "signature": signature(cfg), "seed": known["seed"]}
         return Run.start(folder, config_yaml=render(cfg), facts=facts), cfg
-    ignored = [override for override in overrides if not override.startswith("resume=")]
+    ignored = [override for override in overrides if not override.startswith(("resume=", "device="))]
     if ignored:
         raise ConfigError(
             f"resume: a run goes on with its own saved configuration, so {', '.join(ignored)} would not count; "
             "drop it, or start a new run"
         )
     run = Run.resume(folder)
-    return run, load(run.folder)
+    saved = load(run.folder)
+    if any(override.startswith("device=") for override in overrides):
+        saved.device = cfg.device
+    return run, saved
 
 
 def tell_what_was_built(built: Built, run: Run) -> None:
-    """Say and record which weights hear, what trains, and where."""
-    for pattern in built.unmatched:
-        log.warning("stage.freeze: %r matches no parameter; names look like backbone.lm_head.weight", pattern)
+    """Say and record which weights hear, what trains, and where.
+
+    Raises:
+        OmniError: a resumed run hears through other weights than it started with.
+    """
     from omni.training.freeze import count_parameters
 
-    parts = count_parameters(built.model)
-    source = getattr(built.model.encoder, "source", type(built.model.encoder).__name__)
+    for pattern in built.idle_patterns:
+        log.warning("stage.freeze: %r matches no parameter; names look like backbone.lm_head.weight", pattern)
+    parts, encoder = count_parameters(built.model), built.model.encoder
+    hears = {"source": getattr(encoder, "source", type(encoder).__name__), "sha256": getattr(encoder, "sha256", None)}
+    before = run.data.get("encoder") or hears
+    if before["sha256"] != hears["sha256"]:
+        raise OmniError(
+            f"resume: this run started with encoder weights from {before['source']} and now finds others, "
+            f"{hears['source']}: provide the first again, or start a new run"
+        )
     precision = str(built.dtype).removeprefix("torch.")
-    text = Console(file=io.StringIO(), width=100)
-    text.print(parameter_table(parts))
-    log.info("encoder weights from %s\n%s arithmetic on %s", source, precision, built.device)
-    log.info(text.file.getvalue().rstrip())
+    if run.data.get("precision", precision) != precision:
+        log.warning("resume: %s arithmetic so far, %s from here on", run.data["precision"], precision)
+    table = Console(file=io.StringIO(), width=100)
+    table.print(parameter_table(parts))
+    log.info("encoder weights from %s\n%s arithmetic on %s", hears["source"], precision, built.device)
+    log.info(table.file.getvalue().rstrip())
     run.update(
         device=str(built.device),
         precision=precision,
-        encoder={"source": source, "sha256": getattr(built.model.encoder, "sha256", None)},
+        encoder=hears,
         parameters={"all": sum(row[1] for row in parts), "trainable": sum(row[2] for row in parts)},
     )
 
@@ -135,29 +139,26 @@ def encode_clips(built: Built) -> None:
     log.info("encoded %d clips in %.1f s", len(needed), time.monotonic() - began)
 
 
-def fit(cfg: DictConfig, trainer: "Trainer", run: Run, loggers: Loggers, start: int) -> None:
+def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -> None:
     """Train to the end, logging every step and saving what `stage` asks for; Ctrl-C saves and stops."""
-    from contextlib import nullcontext
-
     from omni.training.checkpoint import save_checkpoint
     from omni.training.interrupt import stop_on_signal
     from omni.training.profile import profiled
 
-    stage, began = cfg.stage, time.monotonic()
+    stage, trainer, began = cfg.stage, built.trainer, time.monotonic()
     with (
         stop_on_signal() as stop,
-        profiled(run.folder) if cfg.debug.profile else nullcontext(),
+        profiled(run.folder, built.device) if cfg.debug.profile else nullcontext(),
         Progress(stage.max_steps, start, stage.name) as progress,
     ):
         for step, values in trainer.steps():
             loggers.log(step, values)
             progress.update(step, values)
+            if stage.gate is not None and step == start + 1:  # a misspelt metric is not found out after hours
+                judge(summarise({name: [(step, value)] for name, value in values.items()}), **stage.gate)
             if step % stage.checkpoint_every == 0 or step == stage.max_steps or stop.requested:
                 save_checkpoint(
-                    run.folder / "checkpoints",
-                    trainer.model,
-                    trainer.state_dict(),
-                    keep=stage.checkpoints_kept,
+                    run.folder / "checkpoints", trainer.model, trainer.state_dict(), keep=stage.checkpoints_kept
                 )
             if stop.requested and step < stage.max_steps:
                 raise KeyboardInterrupt(f"stopped after step {step}; go on with resume={run.folder}")
@@ -166,26 +167,35 @@ def fit(cfg: DictConfig, trainer: "Trainer", run: Run, loggers: Loggers, start: 
     log.info("%d steps in %.1f s", trainer.done - start, seconds)
 
 
-def close(cfg: DictConfig, run: Run) -> tuple[str, dict]:
-    """Judge the gate and finish run.json; returns the status and the summary of the metrics."""
+def judge_run(cfg: DictConfig, run: Run) -> str:
+    """Hold the metrics against the gate and finish run.json; returns the status."""
     summary = summarise(read_metrics(run.folder / "metrics.csv"))
-    gate = None
-    if cfg.stage.gate is not None:
-        gate = judge(summary, metric=cfg.stage.gate.metric, threshold=cfg.stage.gate.threshold)
+    gate = None if cfg.stage.gate is None else judge(summary, **cfg.stage.gate)
     status = "passed" if gate is None or gate["passed"] else "failed"
     run.finish(status, metrics=summary, gate=gate)
     if gate is not None:
+        value = math.nan if gate["value"] is None else gate["value"]
         verdict = "PASS" if gate["passed"] else "FAIL"
-        log.info(
-            "%s  %s %.4g, asked %s %.4g",
-            verdict,
-            gate["metric"],
-            math.nan if gate["value"] is None else gate["value"],
-            bound(gate["metric"]),
-            gate["threshold"],
-        )
-    log.info("curve in %s", run.folder / "curve.png")
-    return status, summary
+        asked = f"asked {bound(gate['metric'])} {gate['threshold']:.4g}"
+        log.info("%s  %s %.4g, %s", verdict, gate["metric"], value, asked)
+    return status
+
+
+def close(cfg: DictConfig, run: Run, loggers: Loggers, status: str) -> None:
+    """However the run ended: its metrics in run.json, its curve drawn, its loggers closed.
+
+    What fails here is only warned about: it must not take the place of what ended the run.
+    """
+    metrics, curve = run.folder / "metrics.csv", run.folder / "curve.png"
+    try:
+        if metrics.exists():
+            run.update(metrics=summarise(read_metrics(metrics)))
+            draw_curve(metrics, curve, title=cfg.stage.name, gate=run.data["gate"])
+            log.info("curve in %s", curve)
+    except (OSError, OmniError) as error:
+        log.warning("the curve could not be drawn: %s", error)
+    finally:
+        loggers.finish(status)
 
 
 if __name__ == "__main__":

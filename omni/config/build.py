@@ -32,7 +32,7 @@ class Built:
     model: "Omni"
     examples: "EncodedClips"
     trainer: "Trainer"
-    unmatched: list[str]
+    idle_patterns: list[str]
 
 
 def build(cfg: DictConfig) -> Built:
@@ -50,9 +50,9 @@ def build(cfg: DictConfig) -> Built:
     tokenizer = ByteTokenizer()
     examples = encoded_clips(key_of(cfg.dataset), key_of(cfg.encoder), device, cfg.debug.limit_clips)
     model = build_model(cfg, dtype, device)
-    unmatched = freeze(model, list(cfg.stage.freeze))
+    idle_patterns = freeze(model, list(cfg.stage.freeze))
     trainer = build_trainer(cfg, model, examples, tokenizer)
-    return Built(device, dtype, model, examples, trainer, unmatched)
+    return Built(device, dtype, model, examples, trainer, idle_patterns)
 
 
 def key_of(node: DictConfig) -> str:
@@ -63,7 +63,7 @@ def key_of(node: DictConfig) -> str:
 @lru_cache(maxsize=2)
 def frozen_encoder(node: str, device: "torch.device") -> "torch.nn.Module":
     """The encoder of a node; the jobs of a sweep in one process load it once, which is safe since it never changes."""
-    return make(OmegaConf.create(json.loads(node)), "encoder").to(device).requires_grad_(False).eval()
+    return make(OmegaConf.create(json.loads(node)), "encoder").to(device)
 
 
 @lru_cache(maxsize=2)
@@ -103,7 +103,7 @@ def build_trainer(cfg: DictConfig, model: "Omni", examples: "EncodedClips", toke
         model,
         make(cfg.optimizer, "optimizer", model=model, lr=stage.lr),
         examples,
-        factor=partial(
+        lr_factor=partial(
             trapezoid,
             max_steps=stage.max_steps,
             warmup_steps=stage.warmup_steps,
@@ -122,6 +122,7 @@ def build_trainer(cfg: DictConfig, model: "Omni", examples: "EncodedClips", toke
 def build_loggers(cfg: DictConfig, folder: Path, **given: Any) -> list[Any]:
     """The loggers of `cfg.logger`, csv first; each takes of `given` (name, config, ...) what it asks for."""
     nodes = sorted(cfg.logger.items(), key=lambda item: item[0] != "csv")
+    nodes = [(name, node) for name, node in nodes if node is not None]  # logger.wandb=null turns one off
     return [make(node, f"logger.{name}", folder=folder, optional=given) for name, node in nodes]
 
 

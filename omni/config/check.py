@@ -1,5 +1,6 @@
 """Everything that is wrong with a composed configuration, said at once and before torch is imported."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -12,6 +13,17 @@ from omni.config.schema import TARGETS, Train
 from omni.errors import OmniError
 from omni.text.tokenizer import ByteTokenizer
 
+GROUPS = ("encoder", "projector", "backbone", "dataset", "optimizer")
+"""The groups whose options become objects."""
+
+AT_LEAST_ONE = (
+    *(f"stage.{key}" for key in ("max_steps", "batch_size", "accumulate", "checkpoint_every", "checkpoints_kept")),
+    *(f"backbone.{key}" for key in ("sequence_len", "n_layer", "n_head", "n_kv_head", "n_embd")),
+    *("encoder.width", "encoder.depth", "encoder.n_heads", "projector.stack", "projector.halvings"),
+    "debug.limit_clips",
+)
+"""Sizes and counts."""
+
 
 class ConfigError(OmniError):
     """A configuration that cannot run; the message names each dotted key and the way out."""
@@ -19,6 +31,13 @@ class ConfigError(OmniError):
 
 def check(cfg: DictConfig) -> None:
     """Raise ConfigError with every unknown key, missing value, broken interpolation, wrong type and misfit."""
+    nothing = [
+        f"{key}: null builds nothing; choose an option, as in {key}=NAME"
+        for key in (*GROUPS, "stage")
+        if cfg.get(key) is None and not OmegaConf.is_missing(cfg, key)
+    ]
+    if nothing:
+        raise ConfigError("\n".join(nothing))
     typed = [(cfg, Train, "")]
     for key, node in components(cfg):
         if schema := TARGETS.get(str(node.get("_target_"))):
@@ -35,7 +54,7 @@ def check(cfg: DictConfig) -> None:
 
 def components(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
     """The nodes that become objects: the groups, and each logger by its own name."""
-    named = {group: cfg.get(group) for group in ("encoder", "projector", "backbone", "dataset", "optimizer")}
+    named = {group: cfg.get(group) for group in GROUPS}
     named |= {f"logger.{name}": node for name, node in (cfg.get("logger") or {}).items()}
     yield from ((key, node) for key, node in named.items() if isinstance(node, DictConfig))
 
@@ -63,7 +82,7 @@ def unknown_keys(node: DictConfig, schema: type, prefix: str) -> Iterator[str]:
     for key in node:
         if key not in known:
             yield f"{prefix}{key}: unknown key{suggest(str(key), known, prefix)}"
-        elif is_dataclass(inner := OmegaConf.get_type(node, key)):
+        elif not OmegaConf.is_interpolation(node, key) and is_dataclass(inner := OmegaConf.get_type(node, key)):
             yield from unknown_keys(node[key], inner, f"{prefix}{key}.")
 
 
@@ -82,16 +101,21 @@ def wrong_types(node: DictConfig, schema: type, prefix: str, *, said: set[str]) 
 
 def misfits(cfg: DictConfig) -> Iterator[str]:
     """A line for each pair of values that do not fit together; whatever a user's own class lacks is not judged."""
-    layers = cfg.encoder.get("layers")
-    if layers is not None and "depth" in cfg.encoder and "width" in cfg.encoder:
-        yield from misfits_of_layers(list(layers), cfg.encoder.depth, cfg.encoder.width, cfg.projector.get("in_dim"))
+    yield from misfits_of_layers(cfg.encoder, cfg.projector.get("in_dim"))
+    if cfg.projector.get("init") == "zero" and cfg.projector.get("gate"):
+        yield (
+            "projector.init: zero with gate=true puts two norms behind a zero, and the first step explodes; "
+            "set projector.gate=false"
+        )
     width, heads = cfg.backbone.get("n_embd"), cfg.backbone.get("n_head")
     if width is not None and cfg.projector.get("out_dim") not in (None, width):
         yield (f"projector.out_dim: {cfg.projector.out_dim} is not the backbone's width; set projector.out_dim={width}")
-    if width and heads and (width % heads or width // heads % 2):
+    if width and heads and heads > 0 and (width % heads or width // heads % 2):
         yield f"backbone.n_head: {heads} heads do not divide a width of {width} into even parts; try {width // 128}"
-    elif heads and cfg.backbone.get("n_kv_head") and heads % cfg.backbone.n_kv_head:
+    elif heads and (cfg.backbone.get("n_kv_head") or 0) > 0 and heads % cfg.backbone.n_kv_head:
         yield f"backbone.n_kv_head: {cfg.backbone.n_kv_head} does not divide n_head={heads}"
+    if cfg.encoder.get("n_heads") and cfg.encoder.get("width", 0) % cfg.encoder.n_heads:
+        yield f"encoder.n_heads: {cfg.encoder.n_heads} does not divide encoder.width={cfg.encoder.width}"
     if set(cfg.backbone.get("window_pattern", "L").upper()) - {"S", "L"}:
         yield f"backbone.window_pattern: {cfg.backbone.window_pattern!r} must be made of S and L"
     if cfg.backbone.get("vocab_size", ByteTokenizer.vocab_size) < ByteTokenizer.vocab_size:
@@ -99,17 +123,22 @@ def misfits(cfg: DictConfig) -> Iterator[str]:
             f"backbone.vocab_size: {cfg.backbone.vocab_size} is less than the byte tokenizer's "
             f"{ByteTokenizer.vocab_size}; set backbone.vocab_size={ByteTokenizer.vocab_size}"
         )
-    if "csv" not in cfg.logger:
+    if cfg.logger.get("csv") is None:
         yield "logger.csv: missing, and curve, gate and resume read it; keep csv in the list, as in logger=[csv]"
     yield from out_of_range(cfg)
 
 
-def misfits_of_layers(layers: list[int], depth: int, width: int, in_dim: int | None) -> Iterator[str]:
-    outside = [layer for layer in layers if not -depth - 1 <= layer <= depth]
-    if outside:
-        yield f"encoder.layers: {outside} are not among the states 0..{depth} (or -1..{-depth - 1} from the end)"
-    kept = len(layers) or depth + 1
-    if in_dim not in (None, kept * width):
+def misfits_of_layers(encoder: DictConfig, in_dim: int | None) -> Iterator[str]:
+    layers, depth, width = list(encoder.get("layers", [-1])), encoder.get("depth"), encoder.get("width")
+    if depth is not None:
+        outside = [layer for layer in layers if not -depth - 1 <= layer <= depth]
+        if outside:
+            yield f"encoder.layers: {outside} are not among the states 0..{depth} (or -1..{-depth - 1} from the end)"
+        if len({layer % (depth + 1) for layer in layers}) < len(layers):
+            yield f"encoder.layers: {layers} names a state twice"
+            return
+    kept = len(layers) or (depth or 0) + 1
+    if width is not None and in_dim not in (None, kept * width):
         yield (
             f"projector.in_dim: {in_dim} is not what the encoder gives, {kept} layer(s) of {width}; "
             f"set projector.in_dim={kept * width}"
@@ -118,16 +147,16 @@ def misfits_of_layers(layers: list[int], depth: int, width: int, in_dim: int | N
 
 def out_of_range(cfg: DictConfig) -> Iterator[str]:
     """A line for each number that no run can have."""
-    at_least_one = ("max_steps", "batch_size", "accumulate", "checkpoint_every", "checkpoints_kept")
-    for key in at_least_one:
-        if cfg.stage[key] < 1:
-            yield f"stage.{key}: {cfg.stage[key]} must be at least 1"
-    if cfg.stage.lr <= 0:
-        yield f"stage.lr: {cfg.stage.lr} must be above 0"
+    if not 0 < cfg.stage.lr < math.inf:
+        yield f"stage.lr: {cfg.stage.lr} must be a number above 0"
+    if cfg.stage.warmup_steps < 0:
+        yield f"stage.warmup_steps: {cfg.stage.warmup_steps} must not be below 0"
+    if not 0 <= cfg.seed < 2**32:
+        yield f"seed: {cfg.seed} must lie between 0 and {2**32 - 1}"
     for key in ("warmdown", "final_lr"):
         if not 0 <= cfg.stage[key] <= 1:
             yield f"stage.{key}: {cfg.stage[key]} must lie between 0 and 1"
-    for key in ("projector.stack", "projector.halvings", "backbone.n_layer", "debug.limit_clips"):
+    for key in AT_LEAST_ONE:
         value = OmegaConf.select(cfg, key)
         if value is not None and value < 1:
             yield f"{key}: {value} must be at least 1"

@@ -54,7 +54,7 @@ def run_command(job: Job) -> None:
     try:
         composed()
     except KeyboardInterrupt as stop:
-        print(stop or "stopped", file=sys.stderr)
+        print(str(stop) or "stopped", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if error not in failed:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +21,14 @@ def render(cfg: DictConfig) -> str:
         return OmegaConf.to_yaml(cfg, resolve=True)
     except OmegaConfBaseException:
         return OmegaConf.to_yaml(cfg)
+
+
+def select(cfg: DictConfig, key: str) -> Any:
+    """A value, or None where it is missing or leads nowhere: `check` is who says so."""
+    try:
+        return OmegaConf.select(cfg, key)
+    except OmegaConfBaseException:
+        return None
 
 
 def signature(cfg: DictConfig) -> str | None:

@@ -5,6 +5,7 @@ Shape letters: B batch, K encoder layers kept, T encoder frames, D encoder width
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,13 +17,15 @@ from omni.text.tokenizer import IGNORE
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded to the right: states (B, K, T, D), frames (B,), ids (B, L), targets (B, L; -1 is not graded)."""
+    """Padded to the right: states (B, K, T, D), frames (B,), ids (B, L), targets (B, L; -1 is not graded),
+    and how many targets are graded."""
 
     clip_ids: list[str]
     states_BKTD: Tensor
     frames_B: Tensor
     idx_BL: Tensor
     targets_BL: Tensor
+    graded: int
 
 
 def draw(step: int, *, size: int, clips: int, seed: int) -> list[int]:
@@ -35,9 +38,10 @@ def draw(step: int, *, size: int, clips: int, seed: int) -> list[int]:
     return [orders[position // clips][position % clips] for position in positions]
 
 
-def shuffled(clips: int, seed: int, epoch: int) -> list[int]:
+@lru_cache(maxsize=2)  # an epoch is asked for once a batch
+def shuffled(clips: int, seed: int, epoch: int) -> tuple[int, ...]:
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(clips, generator=generator).tolist()
+    return tuple(torch.randperm(clips, generator=generator).tolist())
 
 
 def collate(examples: Sequence[Example], *, bos: int) -> Batch:
@@ -51,4 +55,5 @@ def collate(examples: Sequence[Example], *, bos: int) -> Batch:
         frames_B=torch.tensor([example.states_KTD.size(1) for example in examples], device=ids[0].device),
         idx_BL=pad_sequence(ids, batch_first=True),
         targets_BL=pad_sequence(targets, batch_first=True, padding_value=IGNORE),
+        graded=sum(len(row) for row in ids),
     )

@@ -67,13 +67,15 @@ class EncodedClips:
             self.bytes_kept += size
         return example
 
+    @torch.no_grad()
     def encode(self, sample: Sample) -> Example:
         ids = [self.tokenizer.bos, *self.tokenizer.encode(sample.text)]
         states_BKTD, _ = self.encoder([sample.waveform.to(self.device)])
         return Example(sample.id, states_BKTD[0], torch.tensor(ids, device=self.device))
 
     def encode_ahead(self, indices: Iterable[int]) -> Iterator[Example]:
-        """Encode the clips a run will use, so that a bad one is met before the first step; yields each."""
+        """Encode the clips a run will use, as far as memory goes, so that a bad one is met early; yields each."""
         for index in dict.fromkeys(indices):
-            if index in self.kept or self.bytes_kept < MEMORY_LIMIT:
-                yield self[index]
+            yield self[index]
+            if index not in self.kept:  # the memory is full: from here on clips are encoded when they are used
+                return

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omni.model.linear import Linear
+from omni.model.precision import Linear
 
 QK_SCALE = 1.2
 VALUE_GATE_CHANNELS = 12

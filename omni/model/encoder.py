@@ -114,7 +114,7 @@ class FrozenWhisper(nn.Module):
     def _run(self, mels: list[Tensor]) -> Tensor:
         """Log-mels (M, F) of even lengths -> states_NTKD."""
         model = self.whisper
-        frames_N = torch.tensor([mel.shape[1] // 2 for mel in mels], device=mels[0].device)
+        frames = [mel.shape[1] // 2 for mel in mels]
         mel_NMF = pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2).to(model.dtype)
         # Zeros after a clip are what conv1 pads with anyway, and conv2, striding by two over an even number
         # of frames, ends inside the clip: padding reaches no kept frame, and only attention needs a mask.
@@ -122,7 +122,8 @@ class FrozenWhisper(nn.Module):
         hidden_NTD = gelu(model.conv2(gelu(model.conv1(mel_NMF)))).transpose(1, 2)
         hidden_NTD = hidden_NTD + model.embed_positions.weight[: hidden_NTD.shape[1]]
         mask = None
-        if frames_N.min() < frames_N.max():
+        if min(frames) < max(frames):
+            frames_N = torch.tensor(frames, device=hidden_NTD.device)
             mask = (torch.arange(hidden_NTD.shape[1], device=frames_N.device) < frames_N[:, None])[:, None, None]
         kept = {0: hidden_NTD}
         for index, layer in enumerate(model.layers[: max(self.layers)], start=1):

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from omni.errors import OmniError
 from omni.model.attention import Attention, Rotary, rms_norm
-from omni.model.linear import Linear
+from omni.model.precision import Embedding, Linear
 from omni.text.tokenizer import IGNORE
 
 SOFTCAP = 15.0
@@ -72,7 +72,7 @@ class GPT(nn.Module):
         window_pattern: S and L, tiled over the layers (see `window_sizes`).
         audio_values: what value embeddings do at audio rows: "zero" adds nothing; "token0" looks up token 0,
             as omni's first version did (measured on a small model behind 300 rows: text loss 1.93 against 1.73).
-        dtype: of the arithmetic and the embedding tables; the other weights stay fp32 (see `Linear`).
+        dtype: of the arithmetic; all weights stay fp32 (see `omni/model/precision.py`).
 
     Raises:
         OmniError: sizes that do not divide, or an unknown window letter.
@@ -97,6 +97,8 @@ class GPT(nn.Module):
                 f"backbone: n_embd={n_embd}, n_head={n_head}, n_kv_head={n_kv_head} do not fit: n_embd must be a "
                 "multiple of n_head (with an even quotient), n_head a multiple of n_kv_head"
             )
+        if n_embd < SMEAR_CHANNELS:
+            raise OmniError(f"backbone.n_embd: {n_embd} is too narrow, smear reads {SMEAR_CHANNELS} channels")
         if not window_pattern or set(window_pattern.upper()) - {"S", "L"}:
             raise OmniError(f"backbone.window_pattern: {window_pattern!r} must be made of S and L")
         self.sequence_len, self.vocab_size, self.n_embd = sequence_len, vocab_size, n_embd
@@ -106,7 +108,7 @@ class GPT(nn.Module):
         with_values = [i % 2 == (n_layer - 1) % 2 for i in range(n_layer)]
         self.transformer = nn.ModuleDict(
             {
-                "wte": nn.Embedding(rows, n_embd, dtype=dtype),
+                "wte": Embedding(rows, n_embd, compute_dtype=dtype),
                 "h": nn.ModuleList(
                     Block(n_embd, n_head, n_kv_head, window=window, value_embeds=values)
                     for window, values in zip(windows, with_values, strict=True)
@@ -115,7 +117,7 @@ class GPT(nn.Module):
         )
         kv_width = n_kv_head * (n_embd // n_head)
         self.value_embeds = nn.ModuleDict(
-            {str(i): nn.Embedding(rows, kv_width, dtype=dtype) for i, values in enumerate(with_values) if values}
+            {str(i): Embedding(rows, kv_width, compute_dtype=dtype) for i, values in enumerate(with_values) if values}
         )
         self.lm_head = Linear(n_embd, rows)
         self.smear_gate = Linear(SMEAR_CHANNELS, 1)
@@ -150,8 +152,8 @@ class GPT(nn.Module):
 
     def forward(
         self,
-        idx_BL: Tensor,
-        targets_BL: Tensor | None = None,
+        idx: Tensor,
+        targets: Tensor | None = None,
         *,
         audio_features: Tensor | None = None,
         audio_lengths: Tensor | None = None,
@@ -160,8 +162,8 @@ class GPT(nn.Module):
         """Logits (B, L, V) in fp32; with targets the cross-entropy in nats.
 
         Args:
-            idx_BL: token ids; padding goes to the right of a row.
-            targets_BL: the ids to predict, -1 where nothing is graded.
+            idx: token ids (B, L); padding goes to the right of a row.
+            targets: the ids to predict (B, L), -1 where nothing is graded.
             audio_features: soft tokens (B, S, C), placed in front of the text.
             audio_lengths: how many of the S count, per row (B,); all of them when absent.
             reduction: "mean" over graded tokens (0 when none is), "sum", or "none" for a flat (B * L,).
@@ -169,15 +171,15 @@ class GPT(nn.Module):
         Raises:
             OmniError: more positions than the rotary cache holds.
         """
-        x_BTC, ids_BT, text_BL = self.embed(idx_BL, audio_features, audio_lengths)
+        x_BTC, ids_BT, text_BL = self.embed(idx, audio_features, audio_lengths)
         x_BTC = self.blocks(x_BTC, ids_BT)
         if text_BL is not None:
             x_BTC = x_BTC.gather(1, text_BL[..., None].expand(-1, -1, x_BTC.size(-1)))
         logits_BLV = self.lm_head(x_BTC)[..., : self.vocab_size].float()
         logits_BLV = SOFTCAP * torch.tanh(logits_BLV / SOFTCAP)
-        if targets_BL is None:
+        if targets is None:
             return logits_BLV
-        targets = targets_BL.reshape(-1)
+        targets = targets.reshape(-1)
         loss = F.cross_entropy(
             logits_BLV.flatten(0, 1),
             targets,

@@ -18,6 +18,14 @@ class Omni(nn.Module):
     def __init__(self, *, encoder: nn.Module, projector: nn.Module, backbone: nn.Module):
         super().__init__()
         self.encoder, self.projector, self.backbone = encoder, projector, backbone
+        self.encoder.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> "Omni":
+        """Put projector and backbone into training mode; the encoder, whoever wrote it, stays in eval mode."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
 
     def forward(
         self,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omni.errors import OmniError
-from omni.model.linear import Linear
+from omni.model.precision import Linear
 
 GELU_RMS = 0.652
 """Root mean square of GELU(x) for x ~ N(0, 1)."""

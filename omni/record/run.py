@@ -15,7 +15,7 @@ import omni
 from omni.atomic import replace_text
 from omni.errors import OmniError
 from omni.record import provenance
-from omni.record.folder import hold, point_latest, release, suggest
+from omni.record.folder import hold, release, suggest
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Run:
 
     @classmethod
     def start(cls, folder: str | Path, *, config_yaml: str, facts: Mapping[str, Any]) -> Self:
-        """Make the folder a run: run.json, config.yaml, git.diff, and `outputs/latest` pointing to it.
+        """Make the folder a run: run.json, config.yaml, git.diff.
 
         `facts` (stage, signature, seed, device, parameters...) go into run.json beside what Run adds itself.
         Raises OmniError when the folder holds a run already or cannot be written.
@@ -61,7 +61,6 @@ class Run:
                 hint = f"Go on with it by resume={folder}, or choose another folder."
                 raise OmniError(f"{folder} already holds a run. {hint}") from error
             raise _unwritable(folder, error) from error
-        point_latest(folder)
         return run
 
     @classmethod

@@ -9,7 +9,7 @@ import secrets
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,7 @@ class WandbLogger:
         project: str,
         name: str,
         group: str | None = None,
-        tags: Iterable[str] = (),
         mode: str = "auto",
-        config: Mapping[str, Any] | None = None,
     ) -> None:
         """Raises ValueError for an unknown mode."""
         if mode not in MODES:
@@ -63,8 +61,7 @@ class WandbLogger:
         self._mode = OLD_MODES.get(asked, asked) if asked else mode
         # Absolute now: the thread opens the folder later, and the process may change directory.
         self._folder = Path(folder).absolute()
-        self._about = {"project": project, "name": name, "group": group, "tags": list(tags) or None}
-        self._about["config"] = dict(config or {})
+        self._about = {"project": project, "name": name, "group": group}
         self._jobs: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
         self._exit_code = 0
         self._thread = threading.Thread(target=self._work, name="wandb mirror", daemon=True)
@@ -76,7 +73,7 @@ class WandbLogger:
         self._queue(lambda run, values=dict(values): run.log(values, step=step))
 
     def config(self, values: Mapping[str, Any]) -> None:
-        """Queue more configuration."""
+        """Queue the configuration."""
         self._queue(lambda run, values=dict(values): run.config.update(values, allow_val_change=True))
 
     def finish(self, status: str) -> None:

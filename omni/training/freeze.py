@@ -21,7 +21,7 @@ def train_mode(model: nn.Module) -> None:
     for module in model.modules():
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
-            module.eval()
+            module.eval()  # and with it the parts that have no parameters of their own, such as dropout
 
 
 def count_parameters(model: nn.Module) -> list[tuple[str, int, int]]:

@@ -10,7 +10,6 @@ from omni.data.batch import Batch, collate, draw
 from omni.data.features import EncodedClips
 from omni.errors import OmniError
 from omni.model.omni import Omni
-from omni.text.tokenizer import IGNORE
 from omni.training.freeze import train_mode
 from omni.training.seed import random_states, set_random_states
 
@@ -24,9 +23,9 @@ class Trainer:
 
     Args:
         model: the pipeline; what is frozen in it stays as it is.
-        optimizer: over what trains; each group's learning rate is the one that `factor` scales.
+        optimizer: over what trains; each group's learning rate is the one that `lr_factor` scales.
         examples: the encoded clips.
-        factor: the factor on the learning rate at a step (from 0).
+        lr_factor: the factor on the learning rate at a step (from 0).
         bos: the token that ends a text.
         seed: of the data order.
         max_steps, batch_size, accumulate: optimizer steps, clips a forward pass, forward passes a step.
@@ -39,7 +38,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         examples: EncodedClips,
         *,
-        factor: Callable[[int], float],
+        lr_factor: Callable[[int], float],
         bos: int,
         seed: int,
         max_steps: int,
@@ -47,11 +46,12 @@ class Trainer:
         accumulate: int = 1,
         compile: bool = False,
     ):
-        self.model, self.optimizer, self.examples, self.factor = model, optimizer, examples, factor
+        self.model, self.optimizer, self.examples, self.lr_factor = model, optimizer, examples, lr_factor
         self.bos, self.seed = bos, seed
         self.max_steps, self.batch_size, self.accumulate = max_steps, batch_size, accumulate
         self.forward = torch.compile(model) if compile else model
         self.trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.device = self.trainable[0].device
         self.done = 0
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -77,8 +77,9 @@ class Trainer:
             yield self.step()
 
     def step(self) -> tuple[int, dict[str, float]]:
+        """One optimizer step; see `steps`."""
         lr = self.set_learning_rate()
-        batches = [collate([self.examples[i] for i in indices], bos=self.bos) for indices in self.clips_of(self.done)]
+        batches = [self.batch(indices) for indices in self.clips_of(self.done)]
         loss = self.accumulate_gradients(batches)
         norm = get_total_norm([p.grad for p in self.trainable if p.grad is not None]).item()
         self.check_finite("gradient norm", norm, batches)
@@ -95,38 +96,38 @@ class Trainer:
 
     def set_learning_rate(self) -> float:
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * self.factor(self.done)
+            group["lr"] = group["initial_lr"] * self.lr_factor(self.done)
         return self.optimizer.param_groups[0]["lr"]
 
     def accumulate_gradients(self, batches: list[Batch]) -> float:
         """The loss over all graded tokens of all passes, so that k passes equal one batch k times as large."""
-        graded = sum(int((batch.targets_BL != IGNORE).sum()) for batch in batches)
-        total = 0.0
+        graded = max(sum(batch.graded for batch in batches), 1)
+        losses = []
         for batch in batches:
-            loss = self.forward(
-                batch.states_BKTD, batch.frames_B, batch.idx_BL, batch.targets_BL, reduction="sum"
-            ) / max(graded, 1)
-            value = loss.item()
+            loss = self.forward(batch.states_BKTD, batch.frames_B, batch.idx_BL, batch.targets_BL, reduction="sum")
+            (loss / graded).backward()
+            losses.append(loss.detach() / graded)
+        values = torch.stack(losses).tolist()  # the only wait for the device before the norm
+        for batch, value in zip(batches, values, strict=True):
             self.check_finite("loss", value, [batch])
-            loss.backward()
-            total += value
-        return total
+        return sum(values)
 
     def check_finite(self, what: str, value: float, batches: list[Batch]) -> None:
+        """Raise NotFiniteError when `value` is NaN or infinite, naming the step and the clips of `batches`."""
         if math.isfinite(value):
             return
         clips = [clip for batch in batches for clip in batch.clip_ids]
         shown = ", ".join(clips[:8]) + (f" and {len(clips) - 8} more" if len(clips) > 8 else "")
         raise NotFiniteError(
-            f"step {self.done + 1}: the {what} is {value} on the batch of clips {shown}. The weights are "
-            "still those from before this step. Lower stage.lr, raise stage.warmup_steps, or look at these clips"
+            f"step {self.done + 1}: the {what} is {value} on the batch of clips {shown}. This step changed "
+            "no weight. Lower stage.lr, raise stage.warmup_steps, or look at these clips"
         )
 
     def state_dict(self) -> dict:
         """All that the next step depends on besides the model's weights and the configuration."""
-        return {"step": self.done, "optimizer": self.optimizer.state_dict(), "random": random_states()}
+        return {"step": self.done, "optimizer": self.optimizer.state_dict(), "random": random_states(self.device)}
 
     def load_state_dict(self, state: dict) -> None:
         self.done = state["step"]
         self.optimizer.load_state_dict(state["optimizer"])
-        set_random_states(state["random"])
+        set_random_states(state["random"], self.device)

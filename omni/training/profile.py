@@ -9,9 +9,9 @@ from torch.profiler import ProfilerActivity, profile
 
 
 @contextmanager
-def profiled(folder: Path) -> Iterator[None]:
+def profiled(folder: Path, device: torch.device) -> Iterator[None]:
     """Write `trace.json` (for chrome://tracing or Perfetto) and `profile.txt` (by own time) into `folder`."""
-    on_gpu = torch.cuda.is_available()
+    on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
     with profile(activities=activities) as profiler:
         yield

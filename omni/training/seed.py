@@ -11,18 +11,17 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def random_states() -> dict:
-    """The states of all generators a run draws from, as tensors and plain Python."""
-    return {
-        "python": random.getstate(),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
+def random_states(device: torch.device) -> dict:
+    """The states of all generators a run on `device` draws from, as tensors and plain Python."""
+    states = {"python": random.getstate(), "torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
 
 
-def set_random_states(states: dict) -> None:
-    """Put back what `random_states` returned."""
+def set_random_states(states: dict, device: torch.device) -> None:
+    """Put back what `random_states` returned; on another kind of device its own generator stays as seeded."""
     random.setstate(states["python"])
     torch.set_rng_state(states["torch"])
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -83,13 +83,38 @@ def test_everything_is_said_at_once():
             "logger.csv: missing, and curve, gate and resume read it; keep csv in the list, as in logger=[csv]",
         ),
         ("stage.max_steps=0", "stage.max_steps: 0 must be at least 1"),
-        ("stage.lr=0", "stage.lr: 0.0 must be above 0"),
+        ("stage.lr=0", "stage.lr: 0.0 must be a number above 0"),
+        ("stage.lr=nan", "stage.lr: nan must be a number above 0"),
+        ("seed=-1", "seed: -1 must lie between 0 and 4294967295"),
+        ("stage.warmup_steps=-1", "stage.warmup_steps: -1 must not be below 0"),
+        ("encoder.layers=[3,-4]", "encoder.layers: [3, -4] names a state twice"),
+        (
+            "projector.init=zero",
+            "projector.init: zero with gate=true puts two norms behind a zero, and the first step explodes; "
+            "set projector.gate=false",
+        ),
         ("stage.warmdown=1.5", "stage.warmdown: 1.5 must lie between 0 and 1"),
         ("projector.stack=0", "projector.stack: 0 must be at least 1"),
     ],
 )
 def test_values_that_do_not_fit_each_other(override, line):
     assert problems(override) == [line]
+
+
+def test_a_group_that_is_nothing_is_said():
+    cfg = composed()
+    cfg.projector = None
+    with pytest.raises(ConfigError, match="projector: null builds nothing; choose an option"):
+        check(cfg)
+
+
+def test_the_width_of_a_users_own_encoder_counts():
+    cfg = composed()
+    with open_dict(cfg):
+        cfg.encoder = {"_target_": "mine.Ear", "width": 2}
+        cfg.projector.in_dim = 512
+    with pytest.raises(ConfigError, match=r"projector\.in_dim: 512 is not what the encoder gives, 1 layer\(s\) of 2"):
+        check(cfg)
 
 
 def test_a_users_own_class_keeps_its_own_keys():

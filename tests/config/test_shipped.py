@@ -33,7 +33,7 @@ FILES = sorted(path.relative_to(conf_dir()).as_posix() for path in conf_dir().rg
 GIVEN = {
     "backbone": {"dtype"},
     "optimizer": {"model", "lr"},
-    "logger": {"folder", "name", "group", "tags", "config"},
+    "logger": {"folder", "name", "group"},
 }
 """What `build.py` gives to a class, besides its YAML."""
 

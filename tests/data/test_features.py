@@ -35,13 +35,14 @@ def test_a_clip_is_encoded_once():
 
 
 def test_beyond_the_memory_limit_clips_are_encoded_again(monkeypatch):
-    monkeypatch.setattr(features, "MEMORY_LIMIT", 3 * 8 * 4)
+    monkeypatch.setattr(features, "MEMORY_LIMIT", 5 * 8 * 4)
     encoder = CountingEncoder()
     clips = encoded(encoder)
-    assert [example.id for example in clips.encode_ahead([0, 1, 2])] == ["0", "1"]  # 1 + 2 frames of 8 floats fill it
+    ahead = [example.id for example in clips.encode_ahead([0, 1, 2, 3])]
+    assert ahead == ["0", "1", "2"]  # 1 + 2 frames of 8 floats fit, the next 3 do not, and the last is not tried
     for _ in range(2):
         clips[0], clips[1], clips[3]
-    assert encoder.calls == 4
+    assert encoder.calls == 5
     assert clips.bytes_kept == 3 * 8 * 4
 
 

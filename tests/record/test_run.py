@@ -15,17 +15,20 @@ import pytest
 import omni
 from omni.errors import OmniError
 from omni.record import provenance
+from omni.record.folder import point_latest
 from omni.record.run import Run, read_run
 
 FACTS = {"stage": "w2_align", "seed": 7, "device": "cpu", "parameters": {"all": 10, "trainable": 3}}
 
 
 def start(folder: Path, **facts: object) -> Run:
-    return Run.start(folder, config_yaml="seed: 7\n", facts=FACTS | facts)
+    run = Run.start(folder, config_yaml="seed: 7\n", facts=FACTS | facts)
+    point_latest(run.folder)
+    return run
 
 
 def child(code: str, *arguments: object) -> subprocess.Popen:
-    source = "import os, sys, time\nfrom omni.record.run import Run\n" + textwrap.dedent(code)
+    source = "import os, sys, time\nfrom pathlib import Path\nfrom omni.record.folder import point_latest\nfrom omni.record.run import Run\n" + textwrap.dedent(code)
     line = [sys.executable, "-c", source, *map(str, arguments)]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -283,6 +286,7 @@ RACE = """
             os.read(gun[0], 1)
             try:
                 run = Run.start(sys.argv[1].format(number), config_yaml=str(number), facts={"n": number})
+                point_latest(run.folder)
             except Exception as error:
                 os.write(1, f"lost {type(error).__name__} {error}\\n".encode())
                 os._exit(0)

@@ -48,7 +48,7 @@ def records(folder: Path) -> list[dict]:
             record = wandb_internal_pb2.Record.FromString(data)
             if record.HasField("run"):
                 run |= {"project": record.run.project, "name": record.run.display_name}
-                run |= {"group": record.run.run_group, "tags": list(record.run.tags)}
+                run |= {"group": record.run.run_group}
             run["config"] |= values([*record.run.config.update, *record.config.update])
             if record.HasField("history"):
                 run["history"].append(values(record.history.item))
@@ -80,8 +80,8 @@ def leveldb_records(log: bytes) -> Iterator[bytes]:
 TWO = """
     loggers = []
     for name in "ab":
-        logger = WandbLogger(f"{sys.argv[1]}/{name}", project="omni", name=name, group="g", tags=["t"],
-                             config={"seed": 1})
+        logger = WandbLogger(f"{sys.argv[1]}/{name}", project="omni", name=name, group="g")
+        logger.config({"seed": 1})
         loggers.append(logger)
         logger.config({})
         while not logger._jobs.empty():  # The first is open when the second begins.
@@ -104,7 +104,7 @@ def test_without_a_key_two_runs_of_one_process_are_two_offline_runs(tmp_path: Pa
     assert result.stderr == ""
     for number, name in enumerate("ab"):
         (kept,) = records(tmp_path / name)
-        assert (kept["project"], kept["name"], kept["group"], kept["tags"]) == ("omni", name, "g", ["t"])
+        assert (kept["project"], kept["name"], kept["group"]) == ("omni", name, "g")
         assert kept["config"]["seed"] == 1
         assert kept["config"]["later"] == number
         assert [(row["_step"], row["loss"]) for row in kept["history"]] == [

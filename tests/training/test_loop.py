@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from omni.data.features import Example
+from omni.errors import OmniError
 from omni.model.gpt import GPT
 from omni.model.omni import Omni
 from omni.model.projector import StackMLP
@@ -13,6 +14,17 @@ from omni.training.checkpoint import load_checkpoint, save_checkpoint
 from omni.training.freeze import freeze
 from omni.training.loop import NotFiniteError, Trainer
 from omni.training.optimizer import adamw
+
+
+class Noisy(StackMLP):
+    """A projector with dropout, so that a run draws random numbers as it trains."""
+
+    def __init__(self, **keys):
+        super().__init__(**keys)
+        self.dropout = torch.nn.Dropout(0.1)
+
+    def mix(self, frames_BTD, lengths_B):
+        return self.dropout(super().mix(frames_BTD, lengths_B))
 
 
 def examples(count: int = 6) -> list[Example]:
@@ -27,21 +39,21 @@ def examples(count: int = 6) -> list[Example]:
     ]
 
 
-def pipeline() -> Omni:
+def pipeline(dtype: torch.dtype = torch.float32) -> Omni:
     torch.manual_seed(0)
-    encoder = torch.nn.Linear(4, 4).requires_grad_(False)
-    backbone = GPT(sequence_len=128, vocab_size=257, n_layer=2, n_head=1, n_kv_head=1, n_embd=32)
-    return Omni(encoder=encoder, projector=StackMLP(in_dim=16, out_dim=32, stack=4), backbone=backbone)
+    encoder = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5))
+    backbone = GPT(sequence_len=128, vocab_size=257, n_layer=2, n_head=1, n_kv_head=1, n_embd=32, dtype=dtype)
+    return Omni(encoder=encoder, projector=Noisy(in_dim=16, out_dim=32, stack=4), backbone=backbone)
 
 
 def trainer(model: Omni, data=None, lr: float = 1e-2, **keys) -> Trainer:
     optimizer = adamw(model, lr=lr, betas=[0.9, 0.95], eps=1e-8, weight_decay=0.1)
-    shape = {"factor": lambda step: 1 / (1 + step), "bos": 256, "seed": 1, "max_steps": 6, "batch_size": 4}
+    shape = {"lr_factor": lambda step: 1 / (1 + step), "bos": 256, "seed": 1, "max_steps": 6, "batch_size": 4}
     return Trainer(model, optimizer, data or examples(), **shape | keys)
 
 
 def test_the_loss_falls_and_the_rate_follows_its_factor():
-    seen = list(trainer(pipeline(), max_steps=20, factor=lambda step: 0.5).steps())
+    seen = list(trainer(pipeline(), max_steps=20, lr_factor=lambda step: 0.5).steps())
     assert [step for step, _ in seen] == list(range(1, 21))
     assert seen[-1][1]["loss"] < 0.8 * seen[0][1]["loss"]
     assert {values["lr"] for _, values in seen} == {0.005}
@@ -50,6 +62,7 @@ def test_the_loss_falls_and_the_rate_follows_its_factor():
 
 def test_accumulated_passes_equal_one_large_batch():
     whole, parts = pipeline(), pipeline()
+    whole.projector.dropout.p = parts.projector.dropout.p = 0.0
     one = list(trainer(whole, batch_size=6, max_steps=3).steps())
     three = list(trainer(parts, batch_size=2, accumulate=3, max_steps=3).steps())
     for (_, a), (_, b) in zip(one, three, strict=True):
@@ -68,17 +81,44 @@ def test_what_is_frozen_does_not_move_and_keeps_no_gradient():
     assert all(parameter.grad is None for parameter in model.backbone.parameters())
 
 
-def test_a_run_cut_at_any_step_goes_on_to_the_bit(tmp_path):
-    whole = trainer(pipeline())
+def test_a_frozen_part_is_put_into_eval_mode_and_the_encoder_never_leaves_it():
+    model = pipeline()
+    freeze(model, ["backbone.*"])
+    next(trainer(model).steps())
+    assert model.projector.dropout.training
+    assert not model.backbone.training
+    assert not any(module.training for module in model.encoder.modules())
+    assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
+
+
+def test_each_group_keeps_its_own_rate():
+    model = pipeline()
+    optimizer = torch.optim.AdamW(
+        [{"params": model.projector.parameters(), "lr": 0.1}, {"params": model.backbone.parameters(), "lr": 0.01}]
+    )
+    shape = {"bos": 256, "seed": 1, "max_steps": 3, "batch_size": 2}
+    next(Trainer(model, optimizer, examples(), lr_factor=lambda step: 0.5, **shape).steps())
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.005])
+
+
+def test_a_clip_longer_than_the_context_is_met_before_it_is_run():
+    run = trainer(pipeline(), [*examples(5), Example("endless", torch.zeros(1, 600, 16), torch.zeros(4).long())])
+    with pytest.raises(OmniError, match="'endless': 150 soft tokens"):
+        list(run.steps())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_run_cut_at_any_step_goes_on_to_the_bit(tmp_path, dtype):
+    whole = trainer(pipeline(dtype))
     expected = list(whole.steps())
     for cut in range(1, 6):
-        first = trainer(pipeline())
+        first = trainer(pipeline(dtype))
         for step, _ in first.steps():
             if step == cut:
                 break
         folder = save_checkpoint(tmp_path / str(cut), first.model, first.state_dict(), keep=1)
         torch.manual_seed(999)  # another process has other random states
-        second = trainer(pipeline())
+        second = trainer(pipeline(dtype))
         second.load_state_dict(load_checkpoint(folder, second.model))
         assert list(second.steps()) == expected[cut:]
         for name, tensor in second.model.state_dict().items():
@@ -99,3 +139,18 @@ def test_a_gradient_that_overflows_stops_too():
     model.backbone.lm_head.weight.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(NotFiniteError, match="gradient norm"):
         list(trainer(model).steps())
+
+
+@pytest.mark.slow
+def test_compiled_training_equals_eager():
+    eager, compiled = (
+        list(trainer(model, compile=compile).steps()) for model, compile in ((quiet(), False), (quiet(), True))
+    )
+    for (_, a), (_, b) in zip(eager, compiled, strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
+
+
+def quiet() -> Omni:
+    model = pipeline()
+    model.projector.dropout.p = 0.0  # a compiled dropout draws other numbers
+    return model
