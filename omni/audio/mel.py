@@ -11,7 +11,8 @@ import torch
 import torchaudio
 from torch import Tensor
 
-SAMPLE_RATE = 16_000
+from omni.audio import SAMPLE_RATE
+
 N_FFT = 400
 HOP = 160
 # Below this many samples torch.stft cannot reflect the clip at its edges.

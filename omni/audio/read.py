@@ -17,9 +17,9 @@ import soundfile
 import torch
 import torchaudio.transforms
 
+from omni.audio import SAMPLE_RATE
 from omni.errors import OmniError
 
-SAMPLE_RATE = 16_000  # Hz, what Whisper hears
 SILENCE_PEAK = 1e-4  # -80 dB of full scale, three steps of 16-bit sound: below it there is only dither
 SOURCE_RATES = (1_000, 768_000)  # Hz; a header outside this range is damaged
 

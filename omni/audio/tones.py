@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from omni.atomic import replace_bytes
+from omni.audio import SAMPLE_RATE
 from omni.errors import OmniError
 
-SAMPLE_RATE = 16_000  # Hz
 SAMPLES = 5 * SAMPLE_RATE
 TURN = 2**32  # one period of a phase accumulator
 RAMP = 320  # samples, 20 ms: a note that starts at once clicks

@@ -4,6 +4,7 @@ A dataset is anything with a length whose items are `Sample`s; to add one, write
 and name it in a YAML (see the README).
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from omni.audio.read import AudioError, check_audible, read
 from omni.audio.tones import write_smoke_clips
-from omni.data.manifest import ManifestError, read_manifest, select_split
+from omni.data.manifest import Clip, ManifestError, read_manifest, select_split
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,20 @@ class ManifestClips:
     def __getitem__(self, index: int) -> Sample:
         clip = self.clips[index]
         try:
+            check_hash(clip)
             waveform = read(clip.audio, offset=clip.offset, bytes=clip.bytes, max_seconds=self.max_seconds)
             check_audible(waveform, min_seconds=self.min_seconds, what=str(clip.audio))
         except AudioError as error:
             raise AudioError(f"{self.path}: clip {clip.id!r}: {error}") from error
         return Sample(clip.id, waveform, clip.text)
+
+
+def check_hash(clip: Clip) -> None:
+    """Raise AudioError when the manifest knows the file's SHA-256 and the file is another."""
+    if clip.sha256 is not None and clip.audio.is_file():
+        found = hashlib.sha256(clip.audio.read_bytes()).hexdigest()
+        if found != clip.sha256:
+            raise AudioError(f"{clip.audio}: its sha256 is {found}, not the manifest's {clip.sha256}. Fetch it again.")
 
 
 def audio_smoke(*, folder: str) -> ManifestClips:

@@ -21,7 +21,8 @@ from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as Layers
 from transformers.models.whisper.modeling_whisper import sinusoids
 
-from omni.audio.mel import SAMPLE_RATE, log_mel
+from omni.audio import SAMPLE_RATE
+from omni.audio.mel import log_mel
 from omni.errors import OmniError
 from omni.model.layout import CONFIG, MODEL, WeightsError
 from omni.model.weights import WhisperWeights, find_whisper

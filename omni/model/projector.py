@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omni.errors import OmniError
+from omni.model.attention import rms_norm
 from omni.model.precision import Linear
 
 GELU_RMS = 0.652
@@ -50,6 +51,7 @@ class Projector(nn.Module):
             raise OmniError(f"projector.init: {init!r} is not one of zero, norm_matched")
 
     def forward(self, states_BKTD: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Soft tokens (B, S, C) and how many of them count per row (B,); see the class for what it raises."""
         batch, layers, frames, width = states_BKTD.shape
         if layers * width != self.in_dim:
             raise OmniError(
@@ -60,7 +62,7 @@ class Projector(nn.Module):
         hidden_BSH = F.gelu(self.mix(silence_padding(frames_BTD, lengths_B), lengths_B))
         soft_BSC = self.fc2(hidden_BSH)
         if self.gate is not None:
-            soft_BSC = F.rms_norm(soft_BSC, soft_BSC.shape[-1:]) * self.gate.to(soft_BSC.dtype)
+            soft_BSC = rms_norm(soft_BSC) * self.gate.to(soft_BSC.dtype)
         return soft_BSC, self.output_length(lengths_B)
 
     def mix(self, frames_BTD: Tensor, lengths_B: Tensor) -> Tensor:

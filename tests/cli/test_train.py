@@ -185,11 +185,12 @@ class Ear(torch.nn.Module):
 
     def __init__(self, *, width):
         super().__init__()
-        self.width = width
+        self.loudness = torch.nn.Linear(width, width)    # a careless encoder: trainable parameters, dropout
+        self.dropout = torch.nn.Dropout(0.5)
 
     def forward(self, waveforms):
         rows = [w[: len(w) // 1000 * 1000].view(-1, 1000) for w in waveforms]
-        states = [torch.stack([r.mean(1), r.std(1)], dim=-1)[None] for r in rows]
+        states = [self.dropout(self.loudness(torch.stack([r.mean(1), r.std(1)], dim=-1)))[None] for r in rows]
         return torch.stack(states), torch.tensor([len(r) for r in rows])
 '''
 
@@ -202,6 +203,7 @@ def test_an_encoder_of_ones_own_needs_no_change_to_omni(tmp_path):
     done = train(tmp_path, *SHORT, "encoder=ear", "projector.in_dim=2", "--config-dir", "my_conf")
     assert done.returncode == 0, done.stderr
     assert told(runs(tmp_path)[0])["encoder"]["source"] == "my own ear"
+    assert ["encoder", "6", "frozen"] in [line.split() for line in done.stdout.splitlines()]
 
 
 def test_a_manifest_of_ones_own(home, tmp_path):
@@ -263,6 +265,25 @@ def test_bad_input_is_one_line_with_the_way_out(tmp_path, overrides, message):
     for run in runs(tmp_path):
         assert told(run)["status"] == "failed"
         assert message in (run / "error.txt").read_text()
+
+
+def test_a_gate_on_a_metric_that_is_not_logged_is_met_at_the_first_step(tmp_path):
+    failed = train(tmp_path, *TINY, "stage.max_steps=50", "stage.gate.metric=los_drop")
+    assert failed.returncode == 1
+    assert "stage.gate.metric: 'los_drop' was not logged; there are loss, lr, grad_norm" in failed.stderr
+    (run,) = runs(tmp_path)
+    assert len(losses(run)) == 1
+    assert told(run)["metrics"]["loss"]["first"] == losses(run)[0]
+
+
+def test_resume_hears_through_the_weights_it_started_with(tmp_path):
+    assert train(tmp_path, *SHORT).returncode == 0
+    (run,) = runs(tmp_path)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("seed: 0", "seed: 7"))  # the random encoder's
+    failed = train(tmp_path, f"resume={run}")
+    assert failed.returncode == 1
+    assert "started with encoder weights from random (seed 0) and now finds others, random (seed 7)" in failed.stderr
 
 
 def test_resume_takes_no_other_override(home):

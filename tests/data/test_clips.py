@@ -1,5 +1,6 @@
 """Datasets: a manifest's clips are read, and a bad one is named with its manifest, id, file and remedy."""
 
+import hashlib
 import json
 import wave
 
@@ -81,6 +82,16 @@ def test_files_that_do_not_exist_are_all_named_before_anything_is_read(tmp_path)
         ManifestClips(path=manifest(tmp_path, rows))
     assert "lost.wav" in str(caught.value)
     assert "gone.wav" in str(caught.value)
+
+
+def test_a_file_that_is_not_the_manifests_is_refused(tmp_path):
+    soundfile.write(tmp_path / "a.wav", TONE, RATE)
+    digest = hashlib.sha256((tmp_path / "a.wav").read_bytes()).hexdigest()
+    rows = [{"id": str(i), "audio": "a.wav", "text": "x", "sha256": sha} for i, sha in enumerate((digest, "0" * 64))]
+    clips = ManifestClips(path=manifest(tmp_path, rows))
+    assert clips[0].text == "x"
+    with pytest.raises(AudioError, match=f"clip '1': .*a.wav: its sha256 is {digest}"):
+        clips[1]
 
 
 def test_only_the_asked_split_counts(tmp_path):
