@@ -46,7 +46,9 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[float | 
         built = build(cfg)
         tell_what_was_built(built, run)
         start = restore(built, run.folder)
-        loggers = Loggers(build_loggers(cfg, run.folder, name=f"{cfg.stage.name} {run.folder.name}"))
+        group = run.folder.parent.name if (run.folder.parent / "multirun.yaml").exists() else None
+        name = f"{cfg.stage.name} {run.folder.name}"
+        loggers = Loggers(build_loggers(cfg, run.folder, name=name, group=group))
         loggers.config(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
         status = "failed"
         try:

@@ -5,6 +5,9 @@ from pathlib import Path
 import omni
 from omni.errors import OmniError
 
+VERSION_BASE = "1.3"
+"""The hydra behaviour omni is written for."""
+
 
 def conf_dir() -> Path:
     """The absolute path of the folder that holds `train.yaml`.

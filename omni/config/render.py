@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omni.config.check import ConfigError
 from omni.config.schema import Train
 
-NOT_SIGNED = ("logger", "device", "resume")
+NOT_SIGNED = ("logger", "device", "resume", "sweep")
 """Keys that change where a run runs and who watches, not what it computes."""
 
 

@@ -90,6 +90,14 @@ class Debug:
 
 
 @dataclass
+class Sweep:
+    name: str = MISSING
+    resume: str | None = None
+    dry_run: bool = False
+    fail_fast: bool = False
+
+
+@dataclass
 class Train:
     encoder: Any = MISSING
     projector: Any = MISSING
@@ -99,6 +107,7 @@ class Train:
     logger: dict[str, Any] = field(default_factory=dict)
     stage: Stage = field(default_factory=Stage)
     debug: Debug = field(default_factory=Debug)
+    sweep: Sweep = field(default_factory=Sweep)
     seed: int = 1
     device: Device = Device.auto
     precision: Precision = Precision.auto

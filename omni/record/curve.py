@@ -1,6 +1,5 @@
 """curve.png: how the loss fell, with its first and last value, the learning rate and the gate's verdict."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,29 @@ from typing import Any
 from omni.atomic import replacing
 from omni.record.gate import bound
 from omni.record.metrics import Metrics, lower_is_better, read_metrics
+from omni.record.style import (
+    BLUE,
+    DPI,
+    FAINT,
+    FEW_POINTS,
+    GREEN,
+    INK,
+    ORANGE,
+    PURPLE,
+    RED,
+    TEAL,
+    drawable,
+    scale,
+    short,
+    smooth,
+    tidy,
+    xy,
+)
 
-INCHES, DPI = (8.0, 4.7), 150
+INCHES = (8.0, 4.7)
 LEFT, RIGHT = 0.085, 0.915
-INK, FAINT, BLUE, GREEN, RED = "#22262b", "#8a9099", "#2f6fb3", "#2a8a4a", "#c23b32"
-OTHERS = ("#d98324", "#7a5fa8", "#4d9a94")
+OTHERS = (ORANGE, PURPLE, TEAL)
 RATE_NAMES = ("lr", "learning_rate")
-# Below it a smoothed line would only repeat the raw one.
-FEW_POINTS = 30
 
 
 def draw_curve(metrics_csv: Path, png: Path, *, title: str, gate: Mapping[str, Any] | None) -> None:
@@ -42,7 +56,8 @@ def draw_curve(metrics_csv: Path, png: Path, *, title: str, gate: Mapping[str, A
         upper = lower = figure.subplots(1, 1, gridspec_kw=shape)
     _draw_metrics(upper, metrics, gate)
     for axes in {upper, lower}:
-        _tidy(axes)
+        tidy(axes)
+        axes.yaxis.set_label_coords(-0.078, 0.5)
     lower.set_xlabel("step", color=FAINT, fontsize=9.5)
     _draw_title(figure, title, gate)
     with replacing(Path(png)) as temporary:
@@ -55,20 +70,20 @@ def _draw_metrics(axes: Any, metrics: Metrics, gate: Mapping[str, Any] | None) -
         axes.text(0.5, 0.5, "nothing was logged", transform=axes.transAxes, ha="center", color=FAINT)
         return
     points = metrics[name]
-    finite = [(step, value) for step, value in points if _drawable(value)]
+    finite = [(step, value) for step, value in points if drawable(value)]
     rest = [other for other in metrics if other != name and "loss" in other.lower()]
     _draw_line(axes, finite, label=name if rest else None)
     shown = finite
     for other, color in zip(rest, OTHERS, strict=False):
-        values = [(step, value) for step, value in metrics[other] if _drawable(value)]
-        axes.plot(*_xy(values), color=color, lw=1.6, marker="o", ms=3.5, label=other)
+        values = [(step, value) for step, value in metrics[other] if drawable(value)]
+        axes.plot(*xy(values), color=color, lw=1.6, marker="o", ms=3.5, label=other)
         shown = shown + values
-    _mark_broken(axes, [step for step, value in points if not _drawable(value)])
+    _mark_broken(axes, [step for step, value in points if not drawable(value)])
     threshold = (gate or {}).get("threshold")
-    if (gate or {}).get("metric") == name and isinstance(threshold, int | float) and _drawable(threshold):
-        axes.axhline(threshold, color=GREEN, lw=1, ls=(0, (4, 3)), label=f"gate {_short(threshold)}")
+    if (gate or {}).get("metric") == name and isinstance(threshold, int | float) and drawable(threshold):
+        axes.axhline(threshold, color=GREEN, lw=1, ls=(0, (4, 3)), label=f"gate {short(threshold)}")
         shown = [*shown, (0, threshold)]
-    _scale(axes, [value for _, value in shown])
+    scale(axes, [value for _, value in shown])
     _label_ends(axes, finite)
     axes.set_ylabel(name, color=FAINT, fontsize=9.5, parse_math=False)
     if axes.get_legend_handles_labels()[0]:
@@ -86,27 +101,12 @@ def _main(metrics: Metrics) -> str | None:
 
 
 def _draw_line(axes: Any, points: list[tuple[int, float]], label: str | None) -> None:
-    steps, values = _xy(points)
+    steps, values = xy(points)
     if len(points) < FEW_POINTS:
         axes.plot(steps, values, color=BLUE, lw=2, marker="o", ms=4, label=label, zorder=3)
         return
     axes.plot(steps, values, color=BLUE, lw=0.9, alpha=0.28, zorder=2)
-    axes.plot(steps, _smooth(values), color=BLUE, lw=2.2, solid_capstyle="round", label=label, zorder=3)
-
-
-def _smooth(values: list[float]) -> list[float]:
-    """A moving average, a fortieth of the run to either side: unlike a trailing one it never lags."""
-    reach = max(2, len(values) // 40)
-    sums = [0.0]
-    for value in values:
-        sums.append(sums[-1] + value)
-    smoothed = []
-    for middle in range(len(values)):
-        # At the steep start the window stays symmetric; at the flat end one noisy step must not decide.
-        side = min(reach, middle)
-        end = min(middle + side + 1, len(values))
-        smoothed.append((sums[end] - sums[middle - side]) / (end - middle + side))
-    return smoothed
+    axes.plot(steps, smooth(values), color=BLUE, lw=2.2, solid_capstyle="round", label=label, zorder=3)
 
 
 def _label_ends(axes: Any, points: list[tuple[int, float]]) -> None:
@@ -123,7 +123,7 @@ def _label_ends(axes: Any, points: list[tuple[int, float]]) -> None:
         axes.plot([step], [value], "o", color=BLUE, ms=6.5, mec="white", mew=1.2, zorder=4, clip_on=False)
         style = {"color": INK, "fontsize": 10, "fontweight": "bold", "va": side, "annotation_clip": False}
         style["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
-        axes.annotate(_short(value), (step, value), offset, textcoords="offset points", **style)
+        axes.annotate(short(value), (step, value), offset, textcoords="offset points", **style)
 
 
 def _mark_broken(axes: Any, steps: list[int]) -> None:
@@ -133,22 +133,14 @@ def _mark_broken(axes: Any, steps: list[int]) -> None:
         axes.plot(steps, [0.02] * len(steps), "|", color=RED, ms=9, mew=1.4, transform=at, label=label)
 
 
-def _scale(axes: Any, values: list[float]) -> None:
-    """Logarithmic once the values span more than two decades, where a line would hug the axis."""
-    if values and min(values) > 1e-12 and max(values) / min(values) > 100:
-        axes.set_yscale("log")
-    else:
-        axes.margins(y=0.1)
-
-
 def _draw_rate(axes: Any, rate: list[tuple[int, float]]) -> None:
-    points = [(step, value) for step, value in rate if _drawable(value)]
-    steps, values = _xy(points)
+    points = [(step, value) for step, value in rate if drawable(value)]
+    steps, values = xy(points)
     axes.fill_between(steps, values, color=FAINT, alpha=0.18, lw=0)
     axes.plot(steps, values, color=FAINT, lw=1.4)
     top = max(values, default=0.0)
     axes.set_ylim(0, top * 1.15 or 1.0)
-    axes.set_yticks([top], [_short(top)])
+    axes.set_yticks([top], [short(top)])
     axes.set_ylabel("lr", color=FAINT, fontsize=9.5)
 
 
@@ -163,34 +155,5 @@ def _draw_title(figure: Any, title: str, gate: Mapping[str, Any] | None) -> None
     kwargs |= {"ha": "right"}
     figure.text(RIGHT, 0.945, verdict, fontsize=13, color=color, **kwargs)
     need = bound(str(gate.get("metric")))
-    detail = f"{gate.get('metric')} {_short(gate.get('value'))}, asked {need} {_short(gate.get('threshold'))}"
+    detail = f"{gate.get('metric')} {short(gate.get('value'))}, asked {need} {short(gate.get('threshold'))}"
     figure.text(RIGHT, 0.893, detail, fontsize=9, color=FAINT, **kwargs | {"fontweight": "normal"})
-
-
-def _tidy(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#d4d8dd")
-    axes.tick_params(colors=FAINT, labelsize=9, length=0, pad=5, which="both")
-    axes.grid(axis="y", color="#eceef1", lw=0.9)
-    axes.set_axisbelow(True)
-    axes.margins(x=0.015)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.set_label_coords(-0.078, 0.5)
-
-
-def _drawable(value: float) -> bool:
-    """Finite, and small enough that a margin around it still is; a diverged loss counts as not finite."""
-    return math.isfinite(value) and abs(value) < 1e30
-
-
-def _xy(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
-    return [step for step, _ in points], [value for _, value in points]
-
-
-def _short(value: Any) -> str:
-    if not isinstance(value, int | float):
-        return "?"
-    if value and abs(value) < 1e-3:
-        mantissa, _, exponent = f"{value:.2e}".partition("e")
-        return f"{float(mantissa):g}e{int(exponent)}"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -12,12 +12,12 @@ log = logging.getLogger(__name__)
 _held: set[int] = set()
 
 
-def hold(folder: Path) -> int:
-    """Hold run.lock until `release` or until this process ends, kill -9 included; returns the hold.
+def hold(folder: Path, name: str = "run.lock") -> int:
+    """Hold the lock file `name` until `release` or until this process ends, kill -9 included; returns the hold.
 
     Raises BlockingIOError when a live process holds it, OSError when the folder cannot be written.
     """
-    file = os.open(folder / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    file = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -63,14 +63,14 @@ def test_the_verdict_is_in_the_title(tmp_path: Path, passed: bool, verdict: str,
 
 
 def test_noise_is_smoothed_without_bending_the_ends(tmp_path: Path) -> None:
-    from omni.record.curve import _smooth
+    from omni.record.style import smooth
 
     noise = np.random.default_rng(0).normal(0, 0.3, 400)
     trend = np.linspace(5, 1, 400)
-    smoothed = np.array(_smooth(list(trend + noise)))
+    smoothed = np.array(smooth(list(trend + noise)))
     assert abs(smoothed - trend)[20:].mean() < 0.1
     assert len(smoothed) == 400
-    assert _smooth([2.0] * 50) == pytest.approx([2.0] * 50)
+    assert smooth([2.0] * 50) == pytest.approx([2.0] * 50)
 
 
 def test_a_validation_loss_is_drawn_too(tmp_path: Path) -> None:

@@ -28,7 +28,10 @@ def start(folder: Path, **facts: object) -> Run:
 
 
 def child(code: str, *arguments: object) -> subprocess.Popen:
-    source = "import os, sys, time\nfrom pathlib import Path\nfrom omni.record.folder import point_latest\nfrom omni.record.run import Run\n" + textwrap.dedent(code)
+    source = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom omni.record.folder import point_latest\nfrom omni.record.run import Run\n"
+        + textwrap.dedent(code)
+    )
     line = [sys.executable, "-c", source, *map(str, arguments)]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

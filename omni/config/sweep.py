@@ -1,0 +1,215 @@
+"""Sweeps: look at every job before the first starts, share a folder safely, go on where one was cut off.
+
+hydra composes and launches the jobs; this module hangs on to it as a callback (`hydra.callbacks.sweep` in train.yaml)
+and rewrites the command line of `sweep.resume`.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+import omni
+from omni.config.check import ConfigError, check
+from omni.config.render import signature
+from omni.errors import OmniError
+from omni.record.folder import hold
+from omni.record.provenance import read_git
+from omni.record.report import write_report
+from omni.record.run import read_run
+
+log = logging.getLogger("omni.sweep")
+
+Job = Callable[[DictConfig, Path, list[str]], tuple[float | None, bool]]
+"""Takes the configuration, the run folder and the overrides; returns the objective and whether the gate was met."""
+
+SWEEPS = Path("outputs/sweeps")
+PLAN = "multirun.yaml"
+"""What hydra writes at the start of a sweep; it holds the overrides as they were typed."""
+
+
+taken: list[Path] = []
+"""The sweep folder this process holds."""
+
+
+class SweepCallback(Callback):
+    """Holds the sweep's folder, and says what is wrong with any job before the first one starts."""
+
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+        """Take the folder, list and check the jobs. Exits by itself: hydra turns a callback's errors into warnings."""
+        try:
+            if config.sweep.dry_run:
+                wrong = show_jobs(config)
+                sys.exit(1 if wrong else 0)
+            take_folder(Path(config.hydra.sweep.dir), again=config.sweep.resume is not None)
+            if not str(config.hydra.launcher.get("_target_")).endswith(".BasicLauncher"):
+                # Parallel jobs get as many threads each as one alone: another number would change the last bits.
+                os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+            wrong = [(name, problem) for name, problem in problems_of_jobs(config) if problem]
+        except OmniError as error:
+            sys.exit(f"error: {error}")
+        for name, problem in wrong:
+            print(f"{name}  will fail: {problem}")
+        if wrong and config.sweep.fail_fast:
+            sys.exit("error: nothing was started (sweep.fail_fast)")
+
+
+def take_folder(folder: Path, *, again: bool) -> None:
+    """Make the sweep's folder ours until the process ends.
+
+    Raises:
+        ConfigError: it exists (and is not to be resumed), another sweep is at work in it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=again)
+        hold(folder, "sweep.lock")
+        taken.append(folder)
+    except FileExistsError as error:
+        raise ConfigError(f"{folder} exists: go on with it by sweep.resume={folder}, or choose another") from error
+    except BlockingIOError as error:
+        raise ConfigError(f"{folder}: a sweep is still running there; wait for it or stop it first") from error
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error}") from error
+
+
+def jobs(config: DictConfig) -> list[list[str]]:
+    """The overrides of each job, as hydra's own grid sweeper deals them out; none for another kind of sweeper."""
+    if not str(config.hydra.sweeper.get("_target_")).endswith(".BasicSweeper"):
+        return []
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    return BasicSweeper.split_arguments(parser.parse_overrides([*params, *config.hydra.overrides.task]), None)[0]
+
+
+def problems_of_jobs(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """For each job its number with what sets it apart, and what `check` says of it, on one line, or nothing."""
+    loader, planned = GlobalHydra.instance().config_loader(), jobs(config)
+    shared = set(planned[0]).intersection(*planned[1:]) if len(planned) > 1 else set()
+    for number, overrides in enumerate(planned):
+        job = loader.load_sweep_config(config, overrides)
+        with open_dict(job):
+            del job["hydra"]
+        name = " ".join([f"#{number}", *(override for override in overrides if override not in shared)])
+        try:
+            check(job)
+            yield name, ""
+        except ConfigError as error:
+            yield name, "; ".join(str(error).splitlines())
+
+
+def show_jobs(config: DictConfig) -> int:
+    """Print the jobs of a dry run, each with its verdict; returns how many would fail."""
+    found = list(problems_of_jobs(config))
+    for name, problem in found:
+        print(f"{name}  will fail: {problem}" if problem else name)
+    wrong = sum(bool(problem) for _, problem in found)
+    print(f"{len(found)} jobs, {wrong} with problems; nothing was started (sweep.dry_run)")
+    return wrong
+
+
+def resume_command(argv: list[str]) -> list[str]:
+    """The command line, with `sweep.resume=FOLDER|last` replaced by what started that sweep.
+
+    Raises:
+        ConfigError: no such sweep, or other overrides beside it, which would not count.
+    """
+    args = get_args_parser().parse_args(argv[1:])
+    asked = [override.partition("=")[2] for override in args.overrides if override.startswith("sweep.resume=")]
+    if not asked or asked[0] in ("", "null"):
+        return argv
+    others = [override for override in args.overrides if not override.startswith("sweep.resume=")]
+    if others:
+        raise ConfigError(
+            f"sweep.resume: a sweep goes on with its own overrides, so {', '.join(others)} would not count; "
+            "drop it, or start a new sweep"
+        )
+    folder = newest_sweep() if asked[0] == "last" else Path(asked[0])
+    saved = read_plan(folder)
+    flags = [argument for argument in argv[1:] if argument not in (*args.overrides, "-m", "--multirun")]
+    return [argv[0], *flags, "--multirun", *saved, f"hydra.sweep.dir='{folder}'", f"sweep.resume='{folder}'"]
+
+
+def newest_sweep() -> Path:
+    """The sweep that was started last from this folder."""
+    found = sorted(SWEEPS.glob(f"*/*/{PLAN}"), key=lambda plan: plan.parent.name)
+    if not found:
+        raise ConfigError(f"sweep.resume=last: there is no sweep below {SWEEPS}")
+    return found[-1].parent
+
+
+def read_plan(folder: Path) -> list[str]:
+    """The overrides a sweep was started with."""
+    try:
+        overrides = OmegaConf.load(folder / PLAN).hydra.overrides
+        saved = [*overrides.hydra, *overrides.task]
+    except Exception as error:  # yaml, omegaconf and the file system have their own families of errors
+        near = f"; the newest is {newest_sweep()}" if list(SWEEPS.glob(f"*/*/{PLAN}")) else ""
+        raise ConfigError(f"sweep.resume: {folder} is no sweep folder: it has no readable {PLAN}{near}") from error
+    ours = ("hydra.mode=", "hydra.sweep.dir=", "sweep.resume=")
+    return [override for override in saved if not override.startswith(ours)]
+
+
+def run_job(job: Job, cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[float | None, bool]:
+    """One job of a sweep: passed over when a resumed sweep has it already, gone on with when it was cut off.
+
+    The sweep's report is brought up to date afterwards, however the job ended.
+    """
+    if cfg.sweep.fail_fast and (failed := failed_jobs(folder.parent)):
+        raise ConfigError(f"job {folder.name} was not started: job {failed[0]} failed and sweep.fail_fast is on")
+    if cfg.sweep.resume is not None:
+        found = standing(folder, cfg)
+        if found == "done":
+            run = read_run(folder)
+            log.info("#%s is done: %s", folder.name, run["status"])
+            return run["metrics"]["loss"]["last"], run["status"] == "passed"
+        if found == "cut off":
+            cfg.resume = str(folder)
+            overrides = []
+    try:
+        return job(cfg, folder, overrides)
+    finally:
+        try:
+            write_report(folder.parent)
+        except OmniError as error:  # nothing to compare yet, or no room: the jobs go on
+            log.warning("the report was not written: %s", error)
+
+
+def standing(folder: Path, cfg: DictConfig) -> str:
+    """What a resumed sweep finds in a job's folder: "nothing", "cut off" or "done".
+
+    Done is what ended, its gate met or not, with the same configuration and from the same commit. What ended
+    otherwise is put aside into `.aside`, and nothing is lost.
+    """
+    if not (folder / "run.json").exists():
+        return "nothing"
+    run, (git, _) = read_run(folder), read_git(Path(omni.__file__).parent)
+    if run.get("signature") == signature(cfg) and run.get("git", {}) == git:
+        if run["status"] in ("running", "interrupted"):
+            return "cut off"
+        if run.get("gate") is not None or run["status"] == "passed":
+            return "done"
+    aside = folder.parent / ".aside"
+    aside.mkdir(exist_ok=True)
+    folder.rename(aside / f"{folder.name}-{len(list(aside.iterdir()))}")
+    folder.mkdir()
+    return "nothing"
+
+
+def failed_jobs(folder: Path) -> list[str]:
+    """The names of a sweep's jobs that failed."""
+    return [
+        path.parent.name for path in sorted(folder.glob("*/run.json")) if read_run(path.parent)["status"] == "failed"
+    ]
+
+
+def any_failed() -> bool:
+    """Whether a job of the sweep of this process failed, in whichever process it ran."""
+    return any(failed_jobs(folder) for folder in taken)

@@ -1,0 +1,238 @@
+"""compare.png: the curves of many runs laid over each other, smoothed over faint raw, with a band over seeds."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omni.atomic import replacing
+from omni.errors import OmniError
+from omni.record.columns import header
+from omni.record.metrics import NAME, lower_is_better, read_metrics
+from omni.record.outcome import Outcome
+from omni.record.style import (
+    BLUE,
+    DPI,
+    FAINT,
+    FEW_POINTS,
+    GREEN,
+    INK,
+    ORANGE,
+    PURPLE,
+    RED,
+    TEAL,
+    Points,
+    drawable,
+    scale,
+    smooth,
+    tidy,
+    xy,
+)
+from omni.record.table import COMMIT, Row, Table, plus_minus
+
+INCHES = (10.4, 4.9)
+LEFT, TOP, BOTTOM = 0.065, 0.86, 0.105
+COLORS = (BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, "#b5548e", "#8c6d46", "#5b6b7d", "#a3a332")
+GREY = "#c4c9cf"
+# Beyond the coloured rows: so many of the rest stand for all of them, drawn at so many steps.
+GREY_ROWS, GREY_POINTS = 30, 150
+LINE_POINTS = 600
+LABEL_CHARS = 44
+# Of the picture's width: the legend's line and margins, and one character of it.
+LEGEND_FRAME, LEGEND_CHAR = 0.062, 0.0072
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One row's lines: each run's raw points, the mean over its runs and the deviation at each step."""
+
+    raw: list[Points]
+    steps: list[int]
+    mean: list[float]
+    deviation: list[float]
+
+
+def draw_overlay(table: Table, png: Path) -> None:
+    """Draw the metric over steps, a colour for each of the best rows and grey for those that follow.
+
+    Runs without a readable metrics.csv are left out. Raises OSError when the picture cannot be written; an earlier
+    one then stays.
+    """
+    # Late, and without pyplot: whoever only wants the table never pays for it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=INCHES, dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 1, gridspec_kw={"left": LEFT, "top": TOP, "bottom": BOTTOM})
+    drawn = [(row, curve) for row in table.rows[: len(COLORS)] if (curve := read_curve(row, table.metric))]
+    rest = _draw_rest(axes, table)
+    # The best last, so that it lies on top.
+    for color, (row, curve) in reversed(list(zip(COLORS, drawn, strict=False))):
+        _draw_row(axes, curve, color, row is table.best)
+    scale(axes, means := [value for _, curve in drawn for value in curve.mean])
+    tidy(axes)
+    _limit(axes, means, rest)
+    axes.set_xlabel("step", color=FAINT, fontsize=9.5)
+    if not drawn and not rest:
+        axes.text(0.5, 0.5, "nothing was logged", transform=axes.transAxes, ha="center", color=FAINT)
+    _draw_title(figure, table)
+    _draw_legend(axes, table, [row for row, _ in drawn], len(rest))
+    figure.subplots_adjust(right=_right(axes))
+    with replacing(png) as temporary, warnings.catch_warnings():
+        # A value in a script the font lacks is drawn as boxes; the table beside it has the text.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(temporary, format="png")
+
+
+def read_curve(row: Row, metric: str) -> Curve | None:
+    """A row's curve from metrics.csv, over the runs that finished (all, when none did); None without a point.
+
+    The mean ends where the shortest of them ends: beyond it, it would jump.
+    """
+    counted = [run for run in row.runs if run.finished] or row.runs
+    raw = [points for run in counted if (points := _read_points(run, metric))]
+    if not raw:
+        return None
+    lines = []
+    for points in raw:
+        steps, values = xy(points)
+        lines.append(dict(zip(steps, smooth(values) if len(values) >= FEW_POINTS else values, strict=True)))
+    # Runs that were logged at different steps have no common mean; the first then speaks for the row.
+    steps = sorted(set.intersection(*map(set, lines))) or sorted(lines[0])
+    lines = [line for line in lines if line.keys() >= set(steps)]
+    steps = _thin(steps, LINE_POINTS)
+    mean, deviation = [], []
+    for step in steps:
+        values = [line[step] for line in lines]
+        middle = sum(values) / len(values)
+        mean.append(middle)
+        deviation.append((sum((value - middle) ** 2 for value in values) / max(1, len(values) - 1)) ** 0.5)
+    return Curve([_thin(points, LINE_POINTS) for points in raw], steps, mean, deviation)
+
+
+def _read_points(run: Outcome, metric: str) -> Points:
+    try:
+        points = read_metrics(run.folder / NAME).get(metric, [])
+    except OmniError:
+        return []  # The table says so already.
+    return [(step, value) for step, value in points if drawable(value)]
+
+
+def _thin(items: list, limit: int) -> list:
+    """Every so manieth item, the last among them."""
+    stride = -(-len(items) // limit) or 1
+    return items[::-stride][::-1]
+
+
+def _draw_row(axes: Any, curve: Curve, color: str, best: bool) -> None:
+    style = {"color": color, "solid_capstyle": "round"}
+    if len(curve.steps) >= FEW_POINTS or len(curve.raw) > 1:
+        for points in curve.raw:
+            axes.plot(*xy(points), color=color, lw=0.7, alpha=0.16, zorder=2)
+    if len(curve.raw) > 1:
+        edges = [[mean + sign * dev for mean, dev in zip(curve.mean, curve.deviation, strict=True)] for sign in (-1, 1)]
+        axes.fill_between(curve.steps, *edges, color=color, alpha=0.18, lw=0, zorder=2)
+    axes.plot(curve.steps, curve.mean, lw=2.6 if best else 1.8, zorder=4 if best else 3, **style)
+    size = 7 if best else 4.5
+    end = {"marker": "o", "color": color, "ms": size, "mec": "white", "mew": 1.1, "clip_on": False}
+    axes.plot(curve.steps[-1:], curve.mean[-1:], zorder=5, **end)
+
+
+def _draw_rest(axes: Any, table: Table) -> list[Points]:
+    """Draw and return the rows without a colour, a first run each, every so manieth of them."""
+    from matplotlib.collections import LineCollection
+
+    rows = _thin(table.rows[len(COLORS) :], GREY_ROWS)
+    lines = [points for row in rows if len(points := _thin(_read_points(row.runs[0], table.metric), GREY_POINTS)) > 1]
+    smoothed = [list(zip(xy(points)[0], smooth(xy(points)[1]), strict=True)) for points in lines]
+    if smoothed:
+        axes.add_collection(LineCollection(smoothed, colors=GREY, linewidths=0.8, alpha=0.55, zorder=1))
+    return smoothed
+
+
+def _limit(axes: Any, means: list[float], rest: list[Points]) -> None:
+    """Show the coloured lines whole and of the grey ones as much again: a spike must not flatten all the others."""
+    if not means:
+        return
+    flat, curved = axes.yaxis.get_transform(), axes.yaxis.get_transform().inverted()
+    low, high = flat.transform([min(means), max(means)])
+    span = high - low or abs(high) or 1.0
+    grey = [value for points in rest for _, value in points]
+    if grey and (axes.get_yscale() == "linear" or min(grey) > 0):
+        least, most = flat.transform([min(grey), max(grey)])
+        low, high = max(min(low, least), low - span), min(max(high, most), high + span)
+    axes.set_ylim(*curved.transform([low - 0.08 * span, high + 0.08 * span]))
+
+
+def _draw_title(figure: Any, table: Table) -> None:
+    better = "lower" if lower_is_better(table.metric) else "higher"
+    runs, rows = len(table.runs), len(table.rows)
+    about = f"{better} is better · {runs} run{'s' * (runs != 1)}"
+    if rows != runs:
+        about += f" in {rows} row{'s' * (rows != 1)}, band: ±1 deviation over seeds"
+    kwargs = {"ha": "left", "va": "center", "parse_math": False}
+    figure.text(LEFT, 0.95, table.metric[:60], fontsize=13, fontweight="bold", color=INK, **kwargs)
+    figure.text(LEFT, 0.902, about, fontsize=9, color=FAINT, **kwargs)
+
+
+def _draw_legend(axes: Any, table: Table, rows: list[Row], grey: int) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=color, lw=3.2 if row is table.best else 2.2)
+        for row, color in zip(rows, COLORS, strict=False)
+    ]
+    labels = [
+        f"{told}\n{plus_minus(row)}{_remark(row, table)}" for row, told in zip(rows, _tell(table, rows), strict=True)
+    ]
+    if others := len(table.rows) - len(rows):
+        handles.append(Line2D([], [], color=GREY, lw=1.5 if grey else 0))
+        drawn = "" if grey == others else f", {grey} of them drawn" if grey else " without a curve"
+        labels.append(f"{others:,} more{drawn}")
+    if not handles:
+        return
+    place = {"loc": "upper left", "bbox_to_anchor": (1.035, 1.02), "borderaxespad": 0, "borderpad": 0}
+    look = {"frameon": False, "fontsize": 8.5, "labelcolor": INK, "handlelength": 1.4, "labelspacing": 0.62}
+    legend = axes.legend(handles, labels, **place, **look)
+    for number, text in enumerate(legend.get_texts()):
+        text.set_parse_math(False)
+        text.set_linespacing(1.25)
+        if number < len(rows) and rows[number] is table.best:
+            text.set_fontweight("bold")
+
+
+def _tell(table: Table, rows: list[Row]) -> list[str]:
+    """What tells the rows apart, at most `LABEL_CHARS` each; the runs' names where that says too little."""
+    names = _short_keys([key for key in table.keys if len({row.values[key] for row in rows}) > 1])
+    labels = ["  ".join(f"{name} {row.values[key]}" for key, name in names.items()) for row in rows]
+    labels = [label if len(label) <= LABEL_CHARS else f"{label[: LABEL_CHARS - 1]}…" for label in labels]
+    if len(set(labels)) == len(labels) and all(labels):
+        return labels
+    # Too much differs to say it here: the names lead to the table. Their ends tell them apart.
+    names = [table.row_name(row) for row in rows]
+    return [name if len(name) <= LABEL_CHARS else f"…{name[1 - LABEL_CHARS :]}" for name in names]
+
+
+def _right(axes: Any) -> float:
+    """Where the curves end, so that the legend's longest line fits beside them."""
+    legend = axes.get_legend()
+    if legend is None:
+        return 0.96
+    widths = [
+        len(line) * (1.12 if text.get_fontweight() == "bold" else 1)
+        for text in legend.get_texts()
+        for line in text.get_text().split("\n")
+    ]
+    return min(0.86, 1 - LEGEND_FRAME - LEGEND_CHAR * max(widths))
+
+
+def _remark(row: Row, table: Table) -> str:
+    return "  best" if row is table.best else "" if row.status == "passed" else f"  {row.status}"
+
+
+def _short_keys(keys: list[str]) -> dict[str, str]:
+    """{key: its last word, or all of it where two keys end alike}."""
+    last = [header(key).rpartition(".")[2] for key in keys]
+    names = {key: word if last.count(word) == 1 else header(key) for key, word in zip(keys, last, strict=True)}
+    return names | ({COMMIT: COMMIT} if COMMIT in names else {})
