@@ -53,13 +53,15 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[float | 
         status = "failed"
         try:
             encode_clips(built)
-            fit(cfg, built, run, loggers, start)
+            stopped = fit(cfg, built, run, loggers, start)
             status = judge_run(cfg, run)
         except KeyboardInterrupt:
             status = "interrupted"
             raise
         finally:
             close(cfg, run, loggers, status)
+    if stopped:  # too late for this run, in time for what a sweep would start next
+        raise KeyboardInterrupt(f"stopped after the last step; {run.folder} is complete")
     return run.data["metrics"]["loss"]["last"], status == "passed"
 
 
@@ -75,8 +77,9 @@ def open_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[Run, 
             f"resume: a run goes on with its own saved configuration, so {', '.join(ignored)} would not count; "
             "drop it, or start a new run"
         )
+    saved = load(folder.resolve())  # before the run is taken up: a damaged one keeps its verdict
+    check(saved)
     run = Run.resume(folder)
-    saved = load(run.folder)
     if any(override.startswith("device=") for override in overrides):
         saved.device = cfg.device
     return run, saved
@@ -123,8 +126,15 @@ def restore(built: Built, folder: Path) -> int:
     if checkpoints:
         built.trainer.load_state_dict(load_checkpoint(checkpoints[-1], built.model))
         log.info("going on after step %d", built.trainer.done)
-    if (folder / "metrics.csv").exists():
+    metrics = folder / "metrics.csv"
+    if metrics.exists():
         cut_metrics(folder, built.trainer.done)
+    kept = {step for step, _ in read_metrics(metrics).get("loss", [])} if metrics.exists() else set()
+    if len(kept) != built.trainer.done:
+        raise OmniError(
+            f"{metrics}: {len(kept)} steps are on record and the checkpoint is from step {built.trainer.done}; "
+            f"remove {checkpoints[-1]} to go on from an earlier one, or start a new run"
+        )
     return built.trainer.done
 
 
@@ -134,15 +144,18 @@ def encode_clips(built: Built) -> None:
     needed = {
         index for step in range(trainer.done, trainer.max_steps) for batch in trainer.clips_of(step) for index in batch
     }
-    with Progress(len(needed), 0, "encode") as progress:
+    with Progress(len(needed), 0, "encode", unit="clip") as progress:
         for done, example in enumerate(built.examples.encode_ahead(sorted(needed)), start=1):
             built.model.check_fits(example.id, frames=example.states_KTD.size(1), tokens=len(example.ids_L))
             progress.update(done, {})
     log.info("encoded %d clips in %.1f s", len(needed), time.monotonic() - began)
 
 
-def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -> None:
-    """Train to the end, logging every step and saving what `stage` asks for; Ctrl-C saves and stops."""
+def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -> bool:
+    """Train to the end, logging every step and saving what `stage` asks for.
+
+    Ctrl-C saves and stops after the step it came in; returns whether that was the last one.
+    """
     from omni.training.checkpoint import save_checkpoint
     from omni.training.interrupt import stop_on_signal
     from omni.training.profile import profiled
@@ -156,7 +169,7 @@ def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -
         for step, values in trainer.steps():
             loggers.log(step, values)
             progress.update(step, values)
-            if stage.gate is not None and step == start + 1:  # a misspelt metric is not found out after hours
+            if stage.gate.threshold is not None and step == start + 1:  # a misspelt metric is not found out after hours
                 judge(summarise({name: [(step, value)] for name, value in values.items()}), **stage.gate)
             if step % stage.checkpoint_every == 0 or step == stage.max_steps or stop.requested:
                 save_checkpoint(
@@ -165,14 +178,15 @@ def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -
             if stop.requested and step < stage.max_steps:
                 raise KeyboardInterrupt(f"stopped after step {step}; go on with resume={run.folder}")
     seconds = time.monotonic() - began
-    run.update(fit_seconds=round(seconds, 3))
+    run.update(fit_seconds=round(run.data.get("fit_seconds", 0.0) + seconds, 3))
     log.info("%d steps in %.1f s", trainer.done - start, seconds)
+    return stop.requested
 
 
 def judge_run(cfg: DictConfig, run: Run) -> str:
     """Hold the metrics against the gate and finish run.json; returns the status."""
     summary = summarise(read_metrics(run.folder / "metrics.csv"))
-    gate = None if cfg.stage.gate is None else judge(summary, **cfg.stage.gate)
+    gate = None if cfg.stage.gate.threshold is None else judge(summary, **cfg.stage.gate)
     status = "passed" if gate is None or gate["passed"] else "failed"
     run.finish(status, metrics=summary, gate=gate)
     if gate is not None:

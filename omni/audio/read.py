@@ -75,7 +75,8 @@ def check_audible(waveform: torch.Tensor, *, min_seconds: float, what: str) -> N
     """
     seconds = len(waveform) / SAMPLE_RATE
     if not len(waveform) or seconds < min_seconds:
-        raise AudioError(f"{what}: lasts {seconds:.3f} s, less than the {min_seconds:g} s needed. Leave it out.")
+        needed = f"lasts {seconds:.3f} s, less than the {min_seconds:g} s needed"
+        raise AudioError(f"{what}: {needed}. Leave it out, or lower min_seconds.")
     peak = waveform.abs().max().item()
     if peak < SILENCE_PEAK:
         raise AudioError(f"{what}: is silent (peak {peak:.1e}, needs {SILENCE_PEAK:g}). Leave it out or record again.")
@@ -154,7 +155,7 @@ def _open_sound(source: BinaryIO) -> soundfile.SoundFile:
 def _check_length(seconds: float, max_seconds: float | None) -> None:
     if max_seconds is not None and seconds > max_seconds:
         raise AudioError(
-            f"lasts {seconds:.1f} s or more, the limit is {max_seconds:g} s. Split it, or raise the limit."
+            f"lasts {seconds:.1f} s or more, the limit is {max_seconds:g} s. Split it, or raise max_seconds."
         )
 
 

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from omni.config.check import ConfigError
+from omni.errors import OmniError
 from omni.text.tokenizer import ByteTokenizer
 
 if TYPE_CHECKING:  # torch is imported when something is built, not when a config is shown
@@ -129,6 +130,8 @@ def build_loggers(cfg: DictConfig, folder: Path, **given: Any) -> list[Any]:
 def make(node: DictConfig, key: str, *, optional: dict[str, Any] | None = None, **given: Any) -> Any:
     """Call a node's `_target_` with its keys and `given`; errors name the key."""
     plain = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+    if not plain.get("_target_"):
+        raise ConfigError(f"{key}: has no _target_, the dotted name of the class to build")
     try:
         target = instantiate(plain, _partial_=True, _convert_="all")
     except InstantiationException as error:
@@ -143,7 +146,12 @@ def make(node: DictConfig, key: str, *, optional: dict[str, Any] | None = None, 
         inspect.signature(target.func).bind(**target.keywords, **given)
     except TypeError as error:
         raise ConfigError(f"{key}: {plain['_target_']} takes {', '.join(parameters)}: {error}") from error
-    return target(**given)
+    try:
+        return target(**given)
+    except OmniError:
+        raise
+    except Exception as error:  # a class of the user's own may raise anything
+        raise ConfigError(f"{key}: {plain['_target_']} failed: {type(error).__name__}: {error}") from error
 
 
 def pick_device(name: str) -> "torch.device":

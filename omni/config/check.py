@@ -1,6 +1,7 @@
 """Everything that is wrong with a composed configuration, said at once and before torch is imported."""
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -123,6 +124,9 @@ def misfits(cfg: DictConfig) -> Iterator[str]:
             f"backbone.vocab_size: {cfg.backbone.vocab_size} is less than the byte tokenizer's "
             f"{ByteTokenizer.vocab_size}; set backbone.vocab_size={ByteTokenizer.vocab_size}"
         )
+    for name, node in cfg.logger.items():
+        if node is not None and not isinstance(node, DictConfig):
+            yield f"logger.{name}: put a name of its own above a logger's keys, as conf/logger/csv.yaml does"
     if cfg.logger.get("csv") is None:
         yield "logger.csv: missing, and curve, gate and resume read it; keep csv in the list, as in logger=[csv]"
     yield from out_of_range(cfg)
@@ -156,6 +160,16 @@ def out_of_range(cfg: DictConfig) -> Iterator[str]:
     for key in ("warmdown", "final_lr"):
         if not 0 <= cfg.stage[key] <= 1:
             yield f"stage.{key}: {cfg.stage[key]} must lie between 0 and 1"
+    if re.search(r"[/\\]|^\.*$", cfg.stage.name) or re.search(r"[/\\]|^\.*$", cfg.sweep.name):
+        yield "stage.name, sweep.name: they name a folder, so they are not empty and hold no slash"
+    if cfg.stage.gate.threshold is not None and not math.isfinite(cfg.stage.gate.threshold):
+        yield f"stage.gate.threshold: {cfg.stage.gate.threshold} is reached by nothing"
+    for key, low, high in (("weight_decay", 0, math.inf), ("eps", 0, math.inf)):
+        if not low <= cfg.optimizer.get(key, low) < high:
+            yield f"optimizer.{key}: {cfg.optimizer[key]} must be a number not below {low}"
+    betas = cfg.optimizer.get("betas")
+    if betas is not None and (len(betas) != 2 or not all(0 <= beta < 1 for beta in betas)):
+        yield f"optimizer.betas: {list(betas)} must be two numbers from 0 to below 1"
     for key in AT_LEAST_ONE:
         value = OmegaConf.select(cfg, key)
         if value is not None and value < 1:

@@ -4,8 +4,11 @@ hydra's own `run_and_report` prints its exceptions and exits. With HYDRA_FULL_ER
 module sets it and reports them itself; a user who sets the variable gets the traceback.
 """
 
+import logging
 import os
+import signal
 import sys
+import traceback
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +17,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+import omni
 from omni.config import sweep
+from omni.config.check import ConfigError
 from omni.config.paths import VERSION_BASE, conf_dir
 from omni.config.schema import register
 from omni.config.wording import is_foreseen, say
@@ -28,6 +33,7 @@ def run_command(job: sweep.Job) -> None:
     want_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.path.insert(0, str(Path.cwd()))  # a user's own encoder.py, also under the console script
+    survive_the_terminal()
     register()
     failed = []
 
@@ -36,6 +42,7 @@ def run_command(job: sweep.Job) -> None:
         run = HydraConfig.get()
         run_one = partial(sweep.run_job, job) if run.mode == RunMode.MULTIRUN else job
         try:
+            refuse_what_would_not_count(cfg, run)
             objective, passed = run_one(cfg, Path(run.runtime.output_dir), list(run.overrides.task))
         except Exception as error:
             report(error, want_traceback)
@@ -48,7 +55,7 @@ def run_command(job: sweep.Job) -> None:
         return objective
 
     try:
-        sys.argv = sweep.resume_command(sys.argv)
+        sys.argv = sweep.resume_command(overrides_last(sys.argv))
         composed()
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped", file=sys.stderr)
@@ -60,9 +67,49 @@ def run_command(job: sweep.Job) -> None:
     sys.exit(1 if failed or sweep.any_failed() else 0)
 
 
+def overrides_last(argv: list[str]) -> list[str]:
+    """The command line with its overrides behind its flags: argparse takes them in one piece only."""
+    return [argv[0], *sorted(argv[1:], key=lambda word: word[:1] in "~+" or ("=" in word and word[0] != "-"))]
+
+
+def survive_the_terminal() -> None:
+    """Let a run outlive a pipe that closes or a terminal that knows no ─, and record a SIGTERM as Ctrl-C is."""
+    logging.raiseExceptions = False
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
+            signal.signal(number, stop)
+
+
+def refuse_what_would_not_count(cfg: DictConfig, run: DictConfig) -> None:
+    """Raise ConfigError for a YAML that a shipped one of its name hides, and for what cannot stand beside resume."""
+    for source in run.runtime.config_sources:
+        own = Path(source.path)
+        if source.schema == "file" and own != conf_dir():
+            relative = [path.relative_to(own) for path in sorted(own.rglob("*.yaml"))]
+            names = [name for name in relative if (conf_dir() / name).exists()]
+            if names:
+                raise ConfigError(f"{own / names[0]}: omni has a {names[0]} too, which hides it; give it another name")
+    if cfg.resume is not None and Path(run.runtime.output_dir).resolve() != Path(cfg.resume).resolve():
+        raise ConfigError("resume: goes alone, without -m and without hydra.*")
+
+
 def report(error: Exception, want_traceback: bool) -> None:
     """Print what went wrong; the traceback only when asked for."""
     if want_traceback:
         raise error
-    hint = "" if is_foreseen(error) else " (HYDRA_FULL_ERROR=1 shows the traceback)"
+    hint = "" if is_foreseen(error) else f"{where(error)} (HYDRA_FULL_ERROR=1 shows the traceback)"
     print(f"error: {say(error)}{hint}".replace("\n", "\n  "), file=sys.stderr)
+
+
+def where(error: Exception) -> str:
+    """The last place in the user's own code that an error came through: ' at my_ear.py:17'."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not Path(frame.filename).is_relative_to(Path(omni.__file__).parent)]
+    own = [frame for frame in own if "site-packages" not in frame.filename and frame.filename.endswith(".py")]
+    return f" at {own[-1].filename}:{own[-1].lineno}" if own else ""

@@ -63,7 +63,7 @@ class WandbMode(Enum):
 @dataclass
 class Gate:
     metric: str = MISSING
-    threshold: float = MISSING
+    threshold: float | None = MISSING
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Stage:
     warmdown: float = MISSING
     final_lr: float = MISSING
     freeze: list[str] = MISSING
-    gate: Gate | None = None
+    gate: Gate = field(default_factory=Gate)
     checkpoint_every: int = MISSING
     checkpoints_kept: int = MISSING
 

@@ -20,6 +20,10 @@ def say(error: Exception) -> str:
         message = f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}"
     elif isinstance(error, HydraException | OmegaConfBaseException):
         message = explain(error)
+    elif isinstance(error, OSError) and error.filename:
+        message = (
+            f"{error.filename}: {error.strerror}; choose other folders by hydra.run.dir=... and dataset.folder=..."
+        )
     else:
         message = f"{type(error).__name__}: {error}"
     return message.replace(f"{conf_dir().parent}{os.sep}", "")

@@ -40,7 +40,7 @@ class ManifestClips:
     def __init__(self, *, path: str, split: str = "train", min_seconds: float = 0.1, max_seconds: float = 120.0):
         self.path, self.min_seconds, self.max_seconds = Path(path), min_seconds, max_seconds
         self.clips = select_split(read_manifest(path), split)
-        missing = [clip for clip in self.clips if not clip.audio.is_file()]
+        missing = [clip for clip in self.clips if not exists(clip.audio)]
         if missing:
             shown = "".join(f"\n  {clip.id}: {clip.audio}" for clip in missing[:10])
             raise ManifestError(
@@ -60,6 +60,13 @@ class ManifestClips:
         except AudioError as error:
             raise AudioError(f"{self.path}: clip {clip.id!r}: {error}") from error
         return Sample(clip.id, waveform, clip.text)
+
+
+def exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long, a folder that may not be entered
+        return False
 
 
 def check_hash(clip: Clip) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from omni.data.clips import Sample
+from omni.errors import OmniError
 from omni.text.tokenizer import ByteTokenizer
 
 MEMORY_LIMIT = 4 * 2**30
@@ -50,6 +51,8 @@ class EncodedClips:
     ):
         self.dataset, self.encoder, self.tokenizer = dataset, encoder, tokenizer
         self.device = device
+        if not len(dataset):
+            raise OmniError("dataset: holds no clip; check its path, split and filters")
         self.length = len(dataset) if limit is None else min(limit, len(dataset))
         self.kept: dict[int, Example] = {}
         self.bytes_kept = 0
@@ -71,6 +74,10 @@ class EncodedClips:
     def encode(self, sample: Sample) -> Example:
         ids = [self.tokenizer.bos, *self.tokenizer.encode(sample.text)]
         states_BKTD, _ = self.encoder([sample.waveform.to(self.device)])
+        if states_BKTD.ndim != 4:
+            raise OmniError(
+                f"encoder: gave states of shape {tuple(states_BKTD.shape)}; wanted (clips, layers, frames, width)"
+            )
         return Example(sample.id, states_BKTD[0], torch.tensor(ids, device=self.device))
 
     def encode_ahead(self, indices: Iterable[int]) -> Iterator[Example]:

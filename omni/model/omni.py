@@ -44,6 +44,8 @@ class Omni(nn.Module):
         """Raise OmniError when a clip and its text are longer than the backbone's context."""
         soft, room = self.projector.output_length(frames), self.backbone.sequence_len
         if soft + tokens > room:
+            if tokens > room:
+                raise OmniError(f"clip {clip_id!r}: a text of {tokens} tokens does not fit the context of {room}")
             raise OmniError(
                 f"clip {clip_id!r}: {soft} soft tokens and {tokens} text tokens do not fit the context of {room}: "
                 "shorten the clip (dataset.max_seconds refuses long ones), stack more frames (projector.stack), "

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 from rich import box
@@ -21,8 +22,9 @@ class Progress:
     and the last step always among them, without control codes.
     """
 
-    def __init__(self, total: int, start: int, title: str, console: Console | None = None) -> None:
-        """`total` steps in all, of which `start` are done already when a run is resumed."""
+    def __init__(self, total: int, start: int, title: str, console: Console | None = None, unit: str = "step") -> None:
+        """`total` steps (or clips: the `unit`) in all, of which `start` are done already when a run is resumed."""
+        self.unit = unit
         self.total, self.start, self.title = total, start, title
         self.console = console or Console()
         self._stride = max(1, math.ceil((total - start) / LINES))
@@ -72,17 +74,18 @@ class Progress:
 
     def _speed(self) -> str:
         rate = self._rate()
-        return f"{rate:.1f} steps/s" if rate >= 1 else f"{1 / rate:.1f} s/step" if rate > 0 else ""
+        return f"{rate:.1f} {self.unit}s/s" if rate >= 1 else f"{1 / rate:.1f} s/{self.unit}" if rate > 0 else ""
 
     def _print(self) -> None:
         self._shown = self._seen
         width = len(str(self.total))
         left = (self.total - self._seen) / rate if (rate := self._rate()) > 0 else 0
-        parts = [self.title, f"step {self._seen:>{width}}/{self.total}", self._loss, self._speed()]
+        parts = [self.title, f"{self.unit} {self._seen:>{width}}/{self.total}", self._loss, self._speed()]
         parts.append(f"{_clock(left)} left" if self._seen < self.total else f"{_clock(self._elapsed())} in all")
         # Never wrapped at the 80 columns that rich assumes of a file.
         line = "  ".join(part for part in parts if part)
-        self.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        with suppress(OSError, SystemExit):  # a pipe that closes, which rich answers with SystemExit, stops no run
+            self.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began

@@ -29,8 +29,9 @@ def versions() -> dict[str, str]:
 
 
 def process() -> dict[str, Any]:
-    """Which process on which machine: host, pid, platform."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "platform": platform.platform()}
+    """Which process, where: host, pid, platform, working directory."""
+    about = {"host": socket.gethostname(), "pid": os.getpid(), "platform": platform.platform()}
+    return about | {"cwd": str(Path.cwd())}
 
 
 def command() -> list[str]:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 STATUSES = ("running", "passed", "failed", "interrupted")
 # The order of run.json: how it went first, the caller's facts in the middle, the machine last.
 HEAD = ("status", "error", "created", "seconds", "resumed")
-TAIL = ("metrics", "gate", "argv", "git", "versions", "platform", "host", "pid")
+TAIL = ("metrics", "gate", "argv", "cwd", "git", "versions", "platform", "host", "pid")
 OWN = frozenset(HEAD + TAIL) - {"metrics", "gate"}
 
 
@@ -117,7 +117,7 @@ class Run:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         try:
-            if error is None or (isinstance(error, SystemExit) and not error.code):
+            if error is None:
                 if self._data["status"] == "running":
                     self.finish("passed")
                 return
@@ -130,6 +130,12 @@ class Run:
             self.close()
 
     def _take_up(self) -> None:
+        started, here = self._data.get("cwd"), str(Path.cwd())
+        if started not in (None, here):
+            # A relative path in its configuration would now name other data.
+            if Path(started).is_dir():
+                raise OmniError(f"{self.folder} was started in {started}: go there first, its paths start there.")
+            log.warning("resuming in %s a run that was started in %s", here, started)
         git, _ = provenance.read_git(Path(omni.__file__).parent)
         for key, now in (("git", git), ("versions", provenance.versions())):
             if self._data.get(key) != now:

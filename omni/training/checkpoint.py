@@ -46,7 +46,7 @@ def save_checkpoint(folder: Path, model: Omni, trainer_state: dict, *, keep: int
         raise CheckpointError(
             f"{final}: the checkpoint could not be written ({error}); "
             + (f"kept: {', '.join(kept)}. " if kept else "no earlier one exists. ")
-            + "Free some space, then go on with resume=RUN_DIR"
+            + f"Free some space, then go on with resume={folder.parent}"
         ) from error
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)

@@ -14,7 +14,7 @@ class Stop:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Turn SIGINT and SIGTERM into a flag, so that no step is cut in half; a second signal stops at once."""
+    """Turn SIGINT, SIGTERM and SIGHUP into a flag, so that no step is cut in half; a second signal stops at once."""
     stop = Stop()
     if current_thread() is not main_thread():  # only the main thread may set handlers; elsewhere nothing is caught
         yield stop
@@ -25,7 +25,12 @@ def stop_on_signal() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.requested = True
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    caught = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
+    before = {number: signal.signal(number, request) for number in caught}
     try:
         yield stop
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 TINY = ("encoder=whisper_random", "backbone=gpt_d2", "logger=csv", "device=cpu")
-SHORT = (*TINY, "stage.max_steps=4", "stage.gate=null")
+SHORT = (*TINY, "stage.max_steps=4", "stage.gate.threshold=null")
 COMMAND = (sys.executable, "-m", "omni.train")
 
 
@@ -200,7 +200,7 @@ def test_an_encoder_of_ones_own_needs_no_change_to_omni(tmp_path):
     folder = tmp_path / "my_conf" / "encoder"
     folder.mkdir(parents=True)
     (folder / "ear.yaml").write_text("_target_: my_ear.Ear\nwidth: 2\n")
-    done = train(tmp_path, *SHORT, "encoder=ear", "projector.in_dim=2", "--config-dir", "my_conf")
+    done = train(tmp_path, *SHORT, "encoder=ear", "--config-dir", "my_conf", "projector.in_dim=2")
     assert done.returncode == 0, done.stderr
     assert told(runs(tmp_path)[0])["encoder"]["source"] == "my own ear"
     assert ["encoder", "6", "frozen"] in [line.split() for line in done.stdout.splitlines()]
@@ -284,6 +284,58 @@ def test_resume_hears_through_the_weights_it_started_with(tmp_path):
     failed = train(tmp_path, f"resume={run}")
     assert failed.returncode == 1
     assert "started with encoder weights from random (seed 0) and now finds others, random (seed 7)" in failed.stderr
+
+
+def test_a_yaml_of_ones_own_that_a_shipped_one_hides_is_refused(tmp_path):
+    (tmp_path / "mine" / "projector").mkdir(parents=True)
+    (tmp_path / "mine" / "projector" / "conv.yaml").write_text("halvings: 2\n")
+    failed = train(tmp_path, *SHORT, "--config-dir", "mine")
+    assert failed.returncode == 1
+    assert "mine/projector/conv.yaml: omni has a projector/conv.yaml too, which hides it" in failed.stderr
+
+
+def test_a_class_of_ones_own_that_fails_is_named(tmp_path):
+    (tmp_path / "mine.py").write_text("class Ear:\n    def __init__(self):\n        raise ValueError('no ear')\n")
+    (tmp_path / "conf" / "encoder").mkdir(parents=True)
+    (tmp_path / "conf" / "encoder" / "ear.yaml").write_text("_target_: mine.Ear\n")
+    failed = train(tmp_path, *SHORT, "encoder=ear", "--config-dir", "conf", "projector.in_dim=2")
+    assert failed.returncode == 1
+    assert "encoder: mine.Ear failed: ValueError: no ear" in failed.stderr
+
+
+def test_a_resume_that_cannot_start_leaves_the_verdict(home, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(runs(home)[0], folder)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("max_steps", "max_stepz"))
+    before = (folder / "run.json").read_bytes()
+    failed = train(home, f"resume={folder}")
+    assert failed.returncode == 1
+    assert "config.yaml: cannot be read" in failed.stderr
+    assert (folder / "run.json").read_bytes() == before
+
+
+def test_metrics_with_a_hole_are_not_gone_on_with(home, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(runs(home)[0], folder)
+    metrics = folder / "metrics.csv"
+    metrics.write_bytes(b"".join(metrics.read_bytes().splitlines(keepends=True)[:4]))
+    failed = train(home, f"resume={folder}")
+    assert failed.returncode == 1
+    assert "3 steps are on record and the checkpoint is from step 12" in failed.stderr
+
+
+def test_resume_starts_where_the_run_was_started(home, tmp_path):
+    failed = train(tmp_path, f"resume={runs(home)[0]}")
+    assert failed.returncode == 1
+    assert f"was started in {home}: go there first" in failed.stderr
+
+
+def test_a_pipe_that_closes_stops_no_run(tmp_path):
+    line = f"{sys.executable} -m omni.train {' '.join(SHORT)} | head -1"
+    done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert told(runs(tmp_path)[0])["status"] == "passed"
 
 
 def test_resume_takes_no_other_override(home):

@@ -28,10 +28,13 @@ def start(folder: Path, **facts: object) -> Run:
 
 
 def child(code: str, *arguments: object) -> subprocess.Popen:
-    source = (
-        "import os, sys, time\nfrom pathlib import Path\nfrom omni.record.folder import point_latest\nfrom omni.record.run import Run\n"
-        + textwrap.dedent(code)
-    )
+    imports = """
+        import os, sys, time
+        from pathlib import Path
+        from omni.record.folder import point_latest
+        from omni.record.run import Run
+    """
+    source = textwrap.dedent(imports) + textwrap.dedent(code)
     line = [sys.executable, "-c", source, *map(str, arguments)]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
