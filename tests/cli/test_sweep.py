@@ -131,7 +131,7 @@ def test_fail_fast_starts_nothing_when_a_job_is_wrong_and_nothing_after_one_that
         (["sweep.resume=nowhere"], "sweep.resume: nowhere is no sweep folder"),
         (["sweep.resume=last", "seed=1,2"], "so seed=1,2 would not count"),
         (["-m", "seed=1,,2"], "Error parsing override 'seed=1,,2'"),
-        (["-m", "resume=nowhere"], "nowhere is no run folder"),
+        (["-m", "resume=nowhere"], "resume: goes alone, without -m"),
     ],
 )
 def test_bad_input(tmp_path, overrides, message):
