@@ -12,6 +12,7 @@ python -m omni.config schema                                   rewrite docs/sche
 import argparse
 import json
 import shutil
+import signal
 import sys
 import textwrap
 from pathlib import Path
@@ -23,6 +24,7 @@ from omni.errors import OmniError
 
 def main() -> None:
     """The command. Exit status: 0 well, 1 a problem or a difference, 2 a question that makes no sense."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `show | head` ends quietly
     arguments = parser().parse_args()
     try:
         sys.exit(arguments.run(arguments))

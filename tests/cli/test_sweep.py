@@ -116,7 +116,13 @@ def test_fail_fast_starts_nothing_when_a_job_is_wrong_and_nothing_after_one_that
     assert wrong.returncode == 1
     assert not list(tmp_path.glob("outputs/**/run.json"))
     failed = train(
-        tmp_path, "-m", *TINY, "sweep.fail_fast=true", "sweep.name=second", "stage.max_steps=2", "stage.lr=1e30,1e-3,1e-4"
+        tmp_path,
+        "-m",
+        *TINY,
+        "sweep.fail_fast=true",
+        "sweep.name=second",
+        "stage.max_steps=2",
+        "stage.lr=1e30,1e-3,1e-4",
     )
     assert failed.returncode == 1
     (plan,) = tmp_path.glob("outputs/sweeps/second/*/multirun.yaml")
@@ -152,3 +158,42 @@ def test_what_finished_otherwise_is_put_aside_not_lost(home):
     assert done.returncode == 0, done.stdout + done.stderr
     assert {len((folder / job / "metrics.csv").read_text().splitlines()) for job in "0123"} == {8}
     assert sorted(path.name.split("-")[0] for path in (folder / ".aside").iterdir()) == ["0", "1", "2", "3"]
+
+
+SBATCH = """#!/bin/sh
+cp "$1" script.sh.part && mv script.sh.part script.sh
+echo "Submitted batch job 123"
+"""
+
+
+def test_slurm_is_given_a_script_for_the_whole_array(tmp_path):
+    """As far as a machine without Slurm goes: a stand-in for sbatch keeps what it is given."""
+    bins = tmp_path / "bin"
+    bins.mkdir()
+    for name, text in (("sbatch", SBATCH), ("srun", "#!/bin/sh\n"), ("sacct", "#!/bin/sh\n")):
+        (bins / name).write_text(text)
+        (bins / name).chmod(0o755)
+    line = [*COMMAND, "-m", "hydra/launcher=slurm", "hydra.launcher.partition=gpu", *TINY, "seed=1,2,3"]
+    process = subprocess.Popen(
+        line, cwd=tmp_path, env=os.environ | {"PATH": f"{bins}:{os.environ['PATH']}"}, stdout=subprocess.DEVNULL
+    )
+    try:
+        while not (tmp_path / "script.sh").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    script = (tmp_path / "script.sh").read_text()
+    for wanted in ("--array=0-2%3", "--partition=gpu", "--gpus-per-node=1", "--job-name=omni-train", "--time=240"):
+        assert f"#SBATCH {wanted}" in script
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_never_share_a_folder(tmp_path):
+    line = [*COMMAND, "-m", *TINY, "stage.max_steps=2", "seed=1,2"]
+    running = [subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait() for process in running] == [0, 0]
+    plans = list(tmp_path.glob("outputs/sweeps/*/*/multirun.yaml"))
+    assert len(plans) == 2
+    assert all(statuses(plan.parent) == {"0": "passed", "1": "passed"} for plan in plans)

@@ -1,0 +1,41 @@
+"""Every experiment has its YAML and its page, and runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+
+
+def test_each_experiment_has_a_page_and_each_page_an_experiment():
+    pages = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/README.md"))
+    assert pages == EXPERIMENTS
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_page_has_question_command_verdict_and_only_pictures_that_exist(name):
+    text = (ROOT / "experiments" / name / "README.md").read_text()
+    for part in ("**Question.**", "**Command.**", "**Verdict.**", f"experiment={name}"):
+        assert part in text, part
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert pictures
+    for picture in pictures:
+        assert (ROOT / "experiments" / name / picture).is_file(), picture
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_each_runs_for_two_steps(name, tmp_path):
+    line = [sys.executable, "-m", "omni.train", f"experiment={name}", "encoder=whisper_random", "backbone=gpt_d2"]
+    line += ["stage.max_steps=2", "stage.gate.threshold=null", "debug.limit_clips=2", "logger=csv", "device=cpu"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_links_of_the_pages_lead_somewhere():
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("experiments/*/README.md")):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("https://") or (page.parent / target).exists(), f"{page}: {target}"
