@@ -14,12 +14,15 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 import omni
 from omni.config.check import ConfigError, check
 from omni.config.render import signature
+from omni.config.wording import say
 from omni.errors import OmniError
 from omni.record.folder import hold
 from omni.record.provenance import read_git
@@ -95,15 +98,15 @@ def problems_of_jobs(config: DictConfig) -> Iterator[tuple[str, str]]:
     loader, planned = GlobalHydra.instance().config_loader(), jobs(config)
     shared = set(planned[0]).intersection(*planned[1:]) if len(planned) > 1 else set()
     for number, overrides in enumerate(planned):
-        job = loader.load_sweep_config(config, overrides)
-        with open_dict(job):
-            del job["hydra"]
         name = " ".join([f"#{number}", *(override for override in overrides if override not in shared)])
         try:
+            job = loader.load_sweep_config(config, overrides)
+            with open_dict(job):
+                del job["hydra"]
             check(job)
             yield name, ""
-        except ConfigError as error:
-            yield name, "; ".join(str(error).splitlines())
+        except (ConfigError, HydraException, OmegaConfBaseException) as error:
+            yield name, "; ".join(say(error).splitlines())
 
 
 def show_jobs(config: DictConfig) -> int:
@@ -163,7 +166,8 @@ def run_job(job: Job, cfg: DictConfig, folder: Path, overrides: list[str]) -> tu
 
     The sweep's report is brought up to date afterwards, however the job ended.
     """
-    if cfg.sweep.fail_fast and (failed := failed_jobs(folder.parent)):
+    failed = [name for name in failed_jobs(folder.parent) if int(name) < int(folder.name)]
+    if cfg.sweep.fail_fast and failed:
         raise ConfigError(f"job {folder.name} was not started: job {failed[0]} failed and sweep.fail_fast is on")
     if cfg.sweep.resume is not None:
         found = standing(folder, cfg)
@@ -205,10 +209,15 @@ def standing(folder: Path, cfg: DictConfig) -> str:
 
 
 def failed_jobs(folder: Path) -> list[str]:
-    """The names of a sweep's jobs that failed."""
-    return [
-        path.parent.name for path in sorted(folder.glob("*/run.json")) if read_run(path.parent)["status"] == "failed"
-    ]
+    """The numbers of a sweep's jobs that failed, or that left a run.json nobody can read."""
+    return [path.parent.name for path in sorted(folder.glob("[0-9]*/run.json")) if has_failed(path.parent)]
+
+
+def has_failed(run: Path) -> bool:
+    try:
+        return read_run(run)["status"] == "failed"
+    except OmniError:
+        return True
 
 
 def any_failed() -> bool:
