@@ -57,6 +57,7 @@ class SweepCallback(Callback):
                 # Parallel jobs get as many threads each as one alone: another number would change the last bits.
                 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
                     os.environ.setdefault(variable, str(len(os.sched_getaffinity(0))))
+                os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and do not spin while another job computes
             wrong = [(name, problem) for name, problem in problems_of_jobs(config) if problem]
         except OmniError as error:
             sys.exit(f"error: {error}")
