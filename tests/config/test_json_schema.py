@@ -157,7 +157,10 @@ def test_what_is_wrong_is_marked(path, content):
         ("conf/encoder/x.yaml", {"_target_": "mine.Ear", "loudness": 11}),
         ("conf/encoder/x.yaml", {"defaults": ["whisper_base", "_self_"], "width": "${backbone.n_embd}"}),
         ("conf/dataset/x.yaml", {"_target_": "omni.data.clips.ManifestClips", "path": "???", "max_seconds": "???"}),
-        ("conf/stage/x.yaml", {"stage": {"lr": 1, "gate": None, "freeze": ["backbone.*"], "max_steps": "${seed}"}}),
+        (
+            "conf/stage/x.yaml",
+            {"stage": {"lr": 1, "gate": {"threshold": None}, "freeze": ["backbone.*"], "max_steps": "${seed}"}},
+        ),
         ("conf/experiment/x.yaml", {"defaults": [{"override /projector": "my_own"}, {"override /logger": ["csv"]}]}),
         ("conf/experiment/x.yaml", {"projector": {"_target_": "mine.Bridge", "anything": 1}, "hydra": {"mode": "x"}}),
         ("conf/logger/x.yaml", {"mine": {"_target_": "mine.Logger", "colour": "red"}}),
