@@ -119,6 +119,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(home, tmp_path):
     process = subprocess.Popen(
         [*COMMAND, *TWELVE, "stage.checkpoint_every=100"],
         cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
