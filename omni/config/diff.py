@@ -121,7 +121,8 @@ def is_stage_of(name: str, stage: dict[str, Any] | str, config: dict[str, Any]) 
     """Whether a rendered stage calls itself what a run's configuration says it is."""
     if not name.startswith("stage/") or not isinstance(stage, dict):
         return False
-    return (stage.get("stage") or {}).get("name") == (config.get("stage") or {}).get("name")
+    names = [part.get("name") if isinstance(part := side.get("stage"), dict) else None for side in (stage, config)]
+    return names[0] == names[1]
 
 
 def entry(name: str, old: Side, new: Side, left: Any, right: Any) -> Entry:

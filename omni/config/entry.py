@@ -58,7 +58,7 @@ def run_command(job: sweep.Job) -> None:
         sys.argv = sweep.resume_command(overrides_last(sys.argv))
         composed()
     except KeyboardInterrupt as stop:
-        print(str(stop) or "stopped", file=sys.stderr)
+        print((str(stop) or "stopped") + sweep.close_stopped(), file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # --help | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -98,6 +98,8 @@ def refuse_what_would_not_count(cfg: DictConfig, run: DictConfig) -> None:
             names = [name for name in relative if (conf_dir() / name).exists()]
             if names:
                 raise ConfigError(f"{own / names[0]}: omni has a {names[0]} too, which hides it; give it another name")
+    if cfg.sweep.dry_run:
+        raise ConfigError("sweep.dry_run: counts with -m alone; add -m, or look with --cfg job")
     if cfg.resume is not None and Path(run.runtime.output_dir).resolve() != Path(cfg.resume).resolve():
         raise ConfigError("resume: goes alone, without -m and without hydra.*")
 

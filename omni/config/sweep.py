@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -27,7 +28,7 @@ from omni.errors import OmniError
 from omni.record.folder import hold
 from omni.record.provenance import read_git
 from omni.record.report import write_report
-from omni.record.run import read_run
+from omni.record.run import Run, read_run
 
 log = logging.getLogger("omni.sweep")
 
@@ -49,6 +50,8 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         """Take the folder, list and check the jobs. Exits by itself: hydra turns a callback's errors into warnings."""
         try:
+            if is_grid(config) and not jobs(config):
+                raise ConfigError("the sweep is empty: a glob or a list in it matches nothing")
             if config.sweep.dry_run:
                 wrong = show_jobs(config)
                 sys.exit(1 if wrong else 0)
@@ -59,8 +62,8 @@ class SweepCallback(Callback):
                     os.environ.setdefault(variable, str(len(os.sched_getaffinity(0))))
                 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and do not spin while another job computes
             wrong = [(name, problem) for name, problem in problems_of_jobs(config) if problem]
-        except OmniError as error:
-            sys.exit(f"error: {error}")
+        except (OmniError, HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+            sys.exit(f"error: {say(error)}")
         for name, problem in wrong:
             print(f"{name}  will fail: {problem}")
         if wrong and config.sweep.fail_fast:
@@ -87,11 +90,16 @@ def take_folder(folder: Path, *, again: bool) -> None:
 
 def jobs(config: DictConfig) -> list[list[str]]:
     """The overrides of each job, as hydra's own grid sweeper deals them out; none for another kind of sweeper."""
-    if not str(config.hydra.sweeper.get("_target_")).endswith(".BasicSweeper"):
+    if not is_grid(config):
         return []
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     return BasicSweeper.split_arguments(parser.parse_overrides([*params, *config.hydra.overrides.task]), None)[0]
+
+
+def is_grid(config: DictConfig) -> bool:
+    """Whether hydra's own sweeper deals out the jobs, so that they are known before the first starts."""
+    return str(config.hydra.sweeper.get("_target_")).endswith(".BasicSweeper")
 
 
 def problems_of_jobs(config: DictConfig) -> Iterator[tuple[str, str]]:
@@ -167,7 +175,9 @@ def run_job(job: Job, cfg: DictConfig, folder: Path, overrides: list[str]) -> tu
 
     The sweep's report is brought up to date afterwards, however the job ended.
     """
-    failed = [name for name in failed_jobs(folder.parent) if int(name) < int(folder.name)]
+    started = (folder.parent / PLAN).stat().st_mtime  # hydra writes it at each start, a resumed one too
+    ended = {name: (folder.parent / name / "run.json").stat().st_mtime for name in failed_jobs(folder.parent)}
+    failed = [name for name, when in ended.items() if when >= started]
     if cfg.sweep.fail_fast and failed:
         raise ConfigError(f"job {folder.name} was not started: job {failed[0]} failed and sweep.fail_fast is on")
     if cfg.sweep.resume is not None:
@@ -196,9 +206,13 @@ def standing(folder: Path, cfg: DictConfig) -> str:
     """
     if not (folder / "run.json").exists():
         return "nothing"
-    run, (git, _) = read_run(folder), read_git(Path(omni.__file__).parent)
+    git, _ = read_git(Path(omni.__file__).parent)
+    try:
+        run = read_run(folder)
+    except OmniError:  # killed while it was being written, before anything was trained
+        run = {}
     if run.get("signature") == signature(cfg) and run.get("git", {}) == git:
-        if run["status"] in ("running", "interrupted"):
+        if run["status"] in ("running", "interrupted") and (folder / "config.yaml").exists():
             return "cut off"
         if run.get("gate") is not None or run["status"] == "passed":
             return "done"
@@ -219,6 +233,19 @@ def has_failed(run: Path) -> bool:
         return read_run(run)["status"] == "failed"
     except OmniError:
         return True
+
+
+def close_stopped() -> str:
+    """After Ctrl-C: record jobs whose process was taken away as interrupted; returns how to go on with the sweep."""
+    for folder in taken:
+        for path in sorted(folder.glob("[0-9]*/run.json")):
+            with suppress(OmniError):
+                if read_run(path.parent)["status"] == "running":
+                    with suppress(KeyboardInterrupt), Run.resume(path.parent):
+                        raise KeyboardInterrupt("stopped with its sweep")
+        with suppress(OmniError):
+            write_report(folder)
+    return f"; go on with sweep.resume={taken[0]}" if taken else ""
 
 
 def any_failed() -> bool:

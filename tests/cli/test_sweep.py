@@ -101,6 +101,40 @@ def test_killed_in_the_middle_a_sweep_runs_only_what_was_missing(home, tmp_path)
     assert statuses(folder) == dict.fromkeys("0123", "passed")
 
 
+def test_a_job_killed_while_its_first_files_were_written_is_run_again(tmp_path):
+    assert train(tmp_path, "-m", *TINY, "stage.max_steps=2", "seed=1,2").returncode == 0
+    folder = the_sweep(tmp_path)
+    (folder / "0" / "run.json").write_text("")
+    data = told(folder / "1")
+    (folder / "1" / "run.json").write_text(json.dumps(data | {"status": "running"}))
+    (folder / "1" / "config.yaml").unlink()
+    done = train(tmp_path, "sweep.resume=last")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert statuses(folder) == {"0": "passed", "1": "passed"}
+    assert len(list((folder / ".aside").iterdir())) == 2
+
+
+def test_ctrl_c_in_a_parallel_sweep_leaves_no_job_running_on_paper(tmp_path):
+    parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    process = subprocess.Popen(
+        [*COMMAND, "-m", *TINY, "stage.max_steps=100000", "seed=1,2", *parallel],
+        cwd=tmp_path,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(list(tmp_path.glob("outputs/sweeps/*/*/*/metrics.csv"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"go on with sweep.resume={the_sweep(tmp_path).relative_to(tmp_path)}" in stderr
+    assert set(statuses(the_sweep(tmp_path)).values()) <= {"interrupted", "running"}
+
+
 def test_a_dry_run_lists_and_checks_every_job_and_starts_none(tmp_path):
     done = train(tmp_path, "-m", *TINY, "sweep.dry_run=true", "projector=mlp,conv", "encoder.layers=[9],[-1]")
     assert done.returncode == 1
@@ -137,6 +171,8 @@ def test_fail_fast_starts_nothing_when_a_job_is_wrong_and_nothing_after_one_that
         (["sweep.resume=nowhere"], "sweep.resume: nowhere is no sweep folder"),
         (["sweep.resume=last", "seed=1,2"], "so seed=1,2 would not count"),
         (["-m", "seed=1,,2"], "Error parsing override 'seed=1,,2'"),
+        (["-m", "seed=glob(*)"], "the sweep is empty: a glob or a list in it matches nothing"),
+        (["sweep.dry_run=true"], "sweep.dry_run: counts with -m alone"),
         (["-m", "resume=nowhere"], "resume: goes alone, without -m"),
     ],
 )
