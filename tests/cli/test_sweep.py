@@ -132,7 +132,7 @@ def test_ctrl_c_in_a_parallel_sweep_leaves_no_job_running_on_paper(tmp_path):
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"go on with sweep.resume={the_sweep(tmp_path).relative_to(tmp_path)}" in stderr
-    assert set(statuses(the_sweep(tmp_path)).values()) <= {"interrupted", "running"}
+    assert "interrupted" in statuses(the_sweep(tmp_path)).values()
 
 
 def test_a_dry_run_lists_and_checks_every_job_and_starts_none(tmp_path):
