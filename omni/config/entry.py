@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import sysconfig
 import traceback
 from functools import partial
 from pathlib import Path
@@ -115,6 +116,7 @@ def report(error: Exception, want_traceback: bool) -> None:
 def where(error: Exception) -> str:
     """The last place in the user's own code that an error came through: ' at my_ear.py:17'."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not Path(frame.filename).is_relative_to(Path(omni.__file__).parent)]
-    own = [frame for frame in own if "site-packages" not in frame.filename and frame.filename.endswith(".py")]
+    foreign = (Path(omni.__file__).parent, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
+    own = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(place) for place in foreign)]
+    own = [frame for frame in own if frame.filename.endswith(".py")]
     return f" at {own[-1].filename}:{own[-1].lineno}" if own else ""

@@ -305,6 +305,16 @@ def test_a_class_of_ones_own_that_fails_is_named(tmp_path):
     assert "encoder: mine.Ear failed: ValueError: no ear" in failed.stderr
 
 
+def test_an_error_in_ones_own_code_names_its_file_and_line(tmp_path):
+    code = "import torch\nclass Ear(torch.nn.Module):\n    def forward(self, waveforms):\n        return waveforms[5]\n"
+    (tmp_path / "mine.py").write_text(code)
+    (tmp_path / "conf" / "encoder").mkdir(parents=True)
+    (tmp_path / "conf" / "encoder" / "ear.yaml").write_text("_target_: mine.Ear\n")
+    failed = train(tmp_path, *SHORT, "encoder=ear", "--config-dir", "conf", "projector.in_dim=2")
+    assert failed.returncode == 1
+    assert f"IndexError: list index out of range at {tmp_path / 'mine.py'}:4" in failed.stderr
+
+
 def test_a_resume_that_cannot_start_leaves_the_verdict(home, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(runs(home)[0], folder)
