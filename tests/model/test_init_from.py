@@ -1,0 +1,149 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from omni.model.gpt import GPT
+from omni.model.init_from import load_backbone
+from omni.model.nanochat import export_nanochat, load_nanochat
+from omni.model.state import BackboneError
+from omni.text.bpe import BPETokenizer
+
+NANOCHAT = Path(__file__).parents[1] / "golden" / "nanochat_d4"
+SIZES = json.loads((NANOCHAT / "golden.json").read_text())["model_config"]
+TINY = {"sequence_len": 64, "vocab_size": 300, "n_layer": 3, "n_head": 4, "n_kv_head": 2, "n_embd": 32}
+
+
+def tiny(seed: int, **sizes) -> GPT:
+    torch.manual_seed(seed)
+    model = GPT(**TINY | sizes)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    return model
+
+
+def same(one: GPT, other: GPT) -> bool:
+    here, there = one.state_dict(), other.state_dict()
+    return here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
+
+
+def write_checkpoint(folder: Path, model: GPT) -> Path:
+    """What a run writes: the backbone under its prefix, and the projector."""
+    folder.mkdir(parents=True)
+    state = {f"backbone.{name}": tensor for name, tensor in model.state_dict().items()}
+    save_file(state | {"projector.fc1.weight": torch.ones(2)}, folder / "model.safetensors")
+    return folder
+
+
+def test_a_run_gives_its_newest_checkpoint(tmp_path):
+    old, new = tiny(1), tiny(2)
+    write_checkpoint(tmp_path / "checkpoints" / "step_000900", old)
+    write_checkpoint(tmp_path / "checkpoints" / "step_001000", new)
+    (tmp_path / "checkpoints" / ".step_001100.partial").mkdir()
+    model = tiny(3)
+    facts = load_backbone(model, tmp_path)
+    assert same(model, new)
+    assert facts["kind"] == "omni"
+    assert facts["file"].endswith("step_001000/model.safetensors")
+    assert len(facts["sha256"]) == 64
+    assert facts["notes"] == []
+    load_backbone(model, tmp_path / "checkpoints" / "step_000900")
+    assert same(model, old)
+
+
+def test_a_bare_model_in_bf16_is_read(tmp_path):
+    given = tiny(1).bfloat16()
+    save_file(given.state_dict(), tmp_path / "model.safetensors")
+    BPETokenizer.train(["to be or not to be that is the question " * 9], 280).save(tmp_path)
+    model = tiny(2, vocab_size=280)
+    load_backbone(model, tmp_path)
+    assert model.lm_head.weight.dtype == torch.float32
+    assert same(model, given.float())
+    # Tables of 300 and 280 tokens have as many rows, so only the tokenizer tells them apart.
+    with pytest.raises(BackboneError, match=r"backbone\.vocab_size: 300 here, 280 there; set backbone\.vocab_size=280"):
+        load_backbone(tiny(2), tmp_path)
+
+
+@pytest.mark.parametrize("path", [".", "base_checkpoints/d4/model_000010.pt"])
+def test_nanochat_is_read_from_its_folder_or_file(path):
+    model = GPT(**SIZES)
+    facts = load_backbone(model, NANOCHAT / path)
+    assert same(model, load_nanochat(NANOCHAT)[0])
+    assert facts["kind"] == "nanochat"
+    assert facts["file"].endswith("base_checkpoints/d4/model_000010.pt")
+    assert facts["notes"] == []
+
+
+def test_another_step_of_nanochat_is_chosen_by_its_file(tmp_path):
+    tuned, tokenizer = load_nanochat(NANOCHAT)
+    torch.nn.init.ones_(tuned.lm_head.weight)
+    shutil.copytree(NANOCHAT, tmp_path, dirs_exist_ok=True)
+    file = export_nanochat(tuned, tokenizer, tmp_path, source="chatsft")
+    model = GPT(**SIZES)
+    load_backbone(model, file)
+    assert same(model, tuned)
+    load_backbone(model, tmp_path)
+    assert not same(model, tuned)
+
+
+def test_other_windows_are_told(tmp_path):
+    (note,) = load_backbone(GPT(**SIZES | {"window_pattern": "L"}), NANOCHAT)["notes"]
+    assert "trained with attention windows [128, 128, 128, 512], here they are [512, 512, 512, 512]" in note
+    assert "backbone.window_pattern=SSSL" in note
+
+
+@pytest.mark.parametrize(
+    ("here", "keys"),
+    [
+        ({"n_layer": 5}, ["n_layer: 5 here, 4 there; set backbone.n_layer=4"]),
+        ({"n_embd": 128}, ["n_embd: 128 here, 64 there; set backbone.n_embd=64"]),
+        ({"n_head": 4, "n_kv_head": 4}, ["n_kv_head: 4 here, 2 there; set", "n_head: 4 here, 2 there; set"]),
+        ({"n_kv_head": 1}, ["n_kv_head: 1 here, 2 there; set backbone.n_kv_head=2"]),
+        ({"vocab_size": 257}, ["vocab_size: 257 here, 512 there; set backbone.vocab_size=512"]),
+        ({"vocab_size": 500}, ["vocab_size: 500 here, 512 there; set backbone.vocab_size=512"]),
+    ],
+)
+def test_sizes_that_differ_name_the_key_to_set(here, keys, tmp_path):
+    model = GPT(**SIZES | here)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    save_file(load_nanochat(NANOCHAT)[0].state_dict(), tmp_path / "model.safetensors")
+    for source in (NANOCHAT, tmp_path):
+        if source == tmp_path and here == {"vocab_size": 500}:
+            continue  # as many rows, and nothing there tells more
+        with pytest.raises(BackboneError, match="these weights do not fit the model") as caught:
+            load_backbone(model, source)
+        told = [line.strip() for line in str(caught.value).splitlines() if line.startswith("  backbone.")]
+        assert len(told) == len(keys)
+        assert all(line.startswith(f"backbone.{key}") for line, key in zip(told, keys, strict=True))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_every_wrong_tensor_is_named(tmp_path):
+    state = tiny(1).state_dict()
+    del state["lm_head.weight"]
+    state |= {"smear_gate.weight": torch.ones(1, 12), "adapter.weight": torch.ones(1)}
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(BackboneError) as caught:
+        load_backbone(tiny(2), tmp_path)
+    assert str(caught.value).splitlines() == [
+        f"{tmp_path / 'model.safetensors'}: these weights do not fit the model",
+        "  missing: lm_head.weight",
+        "  extra: adapter.weight",
+        "  smear_gate.weight: shape (1, 12) there, (1, 24) here",
+    ]
+
+
+def test_nothing_to_start_from_says_what_would_do(tmp_path):
+    with pytest.raises(BackboneError, match=r"gone: no weights to start from, it does not exist; give an omni run"):
+        load_backbone(tiny(1), tmp_path / "gone")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(BackboneError, match=r"it holds notes\.txt; give"):
+        load_backbone(tiny(1), tmp_path)
+    with pytest.raises(BackboneError, match=r"notes\.txt: no weights to start from, it is no folder"):
+        load_backbone(tiny(1), tmp_path / "notes.txt")
+    (tmp_path / "model.safetensors").write_bytes(b"garbage")
+    with pytest.raises(BackboneError, match=r"model\.safetensors: the weights cannot be read"):
+        load_backbone(tiny(1), tmp_path)
