@@ -19,7 +19,7 @@ from rich.console import Console
 from omni.config.build import Built, build, build_loggers
 from omni.config.check import ConfigError, check
 from omni.config.entry import run_command
-from omni.config.render import load, render, select, signature
+from omni.config.render import load, render, select, self_contained, signature
 from omni.errors import OmniError
 from omni.record.curve import draw_curve
 from omni.record.folder import point_latest
@@ -45,6 +45,7 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[float | 
         log.info("%s in %s", cfg.stage.name, run.folder)
         built = build(cfg)
         tell_what_was_built(built, run)
+        keep_tokenizer(built, run.folder)
         start = restore(built, run.folder)
         group = run.folder.parent.name if (run.folder.parent / "multirun.yaml").exists() else None
         name = f"{cfg.stage.name} {run.folder.name}"
@@ -82,7 +83,7 @@ def open_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[Run, 
     run = Run.resume(folder)
     if any(override.startswith("device=") for override in overrides):
         saved.device = cfg.device
-    return run, saved
+    return run, self_contained(saved, folder)
 
 
 def tell_what_was_built(built: Built, run: Run) -> None:
@@ -95,27 +96,46 @@ def tell_what_was_built(built: Built, run: Run) -> None:
 
     for pattern in built.idle_patterns:
         log.warning("stage.freeze: %r matches no parameter; names look like backbone.lm_head.weight", pattern)
-    parts, encoder = count_parameters(built.model), built.model.encoder
-    hears = {"source": getattr(encoder, "source", type(encoder).__name__), "sha256": getattr(encoder, "sha256", None)}
-    before = run.data.get("encoder") or hears
-    if before["sha256"] != hears["sha256"]:
-        raise OmniError(
-            f"resume: this run started with encoder weights from {before['source']} and now finds others, "
-            f"{hears['source']}: provide the first again, or start a new run"
-        )
+    parts = count_parameters(built.model)
+    weights = {"encoder": weights_of(built.model.encoder), "backbone": built.init_from}
+    weights = {part: there for part, there in weights.items() if there is not None}
+    for part, there in weights.items():
+        before = run.data.get(part) or there
+        if before["sha256"] != there["sha256"]:
+            raise OmniError(
+                f"resume: this run started with {part} weights from {before['source']} and now finds others, "
+                f"{there['source']}: provide the first again, or start a new run"
+            )
+        for note in there.get("notes", []):
+            log.warning("%s: %s", part, note)
     precision = str(built.dtype).removeprefix("torch.")
     if run.data.get("precision", precision) != precision:
         log.warning("resume: %s arithmetic so far, %s from here on", run.data["precision"], precision)
     table = Console(file=io.StringIO(), width=100)
     table.print(parameter_table(parts))
-    log.info("encoder weights from %s\n%s arithmetic on %s", hears["source"], precision, built.device)
+    for part, there in weights.items():
+        log.info("%s weights from %s", part, there["source"])
+    log.info("%s arithmetic on %s", precision, built.device)
     log.info(table.file.getvalue().rstrip())
     run.update(
         device=str(built.device),
         precision=precision,
-        encoder=hears,
+        **weights,
         parameters={"all": sum(row[1] for row in parts), "trainable": sum(row[2] for row in parts)},
     )
+
+
+def weights_of(encoder: object | None) -> dict[str, str | None] | None:
+    """Where the encoder's weights come from, as far as it says so."""
+    if encoder is None:
+        return None
+    return {"source": getattr(encoder, "source", type(encoder).__name__), "sha256": getattr(encoder, "sha256", None)}
+
+
+def keep_tokenizer(built: Built, folder: Path) -> None:
+    """Leave a trained tokenizer in the run's folder: without it the weights mean nothing."""
+    if hasattr(built.tokenizer, "save"):
+        built.tokenizer.save(folder)
 
 
 def restore(built: Built, folder: Path) -> int:
@@ -141,14 +161,14 @@ def restore(built: Built, folder: Path) -> int:
 def encode_clips(built: Built) -> None:
     """Run the frozen encoder once over every clip the run will use, and see that each fits the context."""
     trainer, began = built.trainer, time.monotonic()
-    needed = {
-        index for step in range(trainer.done, trainer.max_steps) for batch in trainer.clips_of(step) for index in batch
-    }
-    with Progress(len(needed), 0, "encode", unit="clip") as progress:
-        for done, example in enumerate(built.examples.encode_ahead(sorted(needed)), start=1):
-            built.model.check_fits(example.id, frames=example.states_KTD.size(1), tokens=len(example.ids_L))
+    if built.model.encoder is None:
+        return
+    batches = (trainer.max_steps - trainer.done) * trainer.accumulate
+    needed = len(trainer.feed.needed(batches))
+    with Progress(needed, 0, "encode", unit="clip") as progress:
+        for done, _ in enumerate(trainer.feed.encode_ahead(batches), start=1):
             progress.update(done, {})
-    log.info("encoded %d clips in %.1f s", len(needed), time.monotonic() - began)
+    log.info("encoded %d clips in %.1f s", needed, time.monotonic() - began)
 
 
 def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -> bool:
@@ -167,6 +187,8 @@ def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -
         Progress(stage.max_steps, start, stage.name) as progress,
     ):
         for step, values in trainer.steps():
+            if stage.eval_every and (step % stage.eval_every == 0 or step == stage.max_steps):
+                values |= look(built, run.folder, step)
             loggers.log(step, values)
             progress.update(step, values)
             if stage.gate.threshold is not None and step == start + 1:  # a misspelt metric is not found out after hours
@@ -181,6 +203,15 @@ def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -
     run.update(fit_seconds=round(run.data.get("fit_seconds", 0.0) + seconds, 3))
     log.info("%d steps in %.1f s", trainer.done - start, seconds)
     return stop.requested
+
+
+def look(built: Built, folder: Path, step: int) -> dict[str, float]:
+    """What the model can do by now: its scores, and samples in `samples.txt`."""
+    values, samples = built.evaluate()
+    log.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+    with (folder / "samples.txt").open("a", encoding="utf-8") as file:
+        file.writelines(f"step {step}: {sample}\n" for sample in samples)
+    return values
 
 
 def judge_run(cfg: DictConfig, run: Run) -> str:

@@ -4,7 +4,7 @@ import importlib.metadata
 import inspect
 import json
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,20 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from omni.config.check import ConfigError
+from omni.config.check import ConfigError, name_of_tokenizer
 from omni.errors import OmniError
-from omni.text.tokenizer import ByteTokenizer
+from omni.text.tokenizer import TokenizerError, load_tokenizer
 
 if TYPE_CHECKING:  # torch is imported when something is built, not when a config is shown
+    from collections.abc import Callable
+
     import torch
 
     from omni.data.features import EncodedClips
+    from omni.data.feed import Feed
+    from omni.evaluation.language import LanguageReport
     from omni.model.omni import Omni
+    from omni.text.tokenizer import Tokenizer
     from omni.training.loop import Trainer
 
 
@@ -30,10 +35,12 @@ class Built:
 
     device: "torch.device"
     dtype: "torch.dtype"
+    tokenizer: "Tokenizer"
     model: "Omni"
-    examples: "EncodedClips"
     trainer: "Trainer"
+    evaluate: "Callable[[], tuple[dict[str, float], list[str]]] | None"
     idle_patterns: list[str]
+    init_from: dict[str, str] | None
 
 
 def build(cfg: DictConfig) -> Built:
@@ -44,16 +51,29 @@ def build(cfg: DictConfig) -> Built:
         OmniError: whatever the parts themselves refuse: weights, manifests, sizes.
     """
     import_torch()
+    from omni.model.init_from import load_backbone
     from omni.training.freeze import freeze
 
     device = pick_device(cfg.device.name)
     dtype = pick_dtype(cfg.precision.name, device)
-    tokenizer = ByteTokenizer()
-    examples = encoded_clips(key_of(cfg.dataset), key_of(cfg.encoder), device, cfg.debug.limit_clips)
+    tokenizer = build_tokenizer(cfg)
     model = build_model(cfg, dtype, device)
+    source = cfg.backbone.get("init_from")
+    init_from = None if source is None else load_backbone(model.backbone, Path(source))
     idle_patterns = freeze(model, list(cfg.stage.freeze))
-    trainer = build_trainer(cfg, model, examples, tokenizer)
-    return Built(device, dtype, model, examples, trainer, idle_patterns)
+    feed, evaluate = (build_text if cfg.encoder is None else build_clips)(cfg, model, tokenizer, device)
+    trainer = build_trainer(cfg, model, feed)
+    return Built(device, dtype, tokenizer, model, trainer, evaluate, idle_patterns, init_from)
+
+
+def build_tokenizer(cfg: DictConfig) -> "Tokenizer":
+    """The backbone's tokenizer."""
+    try:
+        return load_tokenizer(name_of_tokenizer(cfg.backbone))
+    except TokenizerError as error:
+        raise ConfigError(
+            f"backbone.tokenizer: {error}. `python -m omni.prepare` with the same overrides trains one"
+        ) from error
 
 
 def key_of(node: DictConfig) -> str:
@@ -68,14 +88,22 @@ def frozen_encoder(node: str, device: "torch.device") -> "torch.nn.Module":
 
 
 @lru_cache(maxsize=2)
-def encoded_clips(dataset: str, encoder: str, device: "torch.device", limit: int | None) -> "EncodedClips":
+def encoded_clips(
+    dataset: str, encoder: str, tokenizer: str, device: "torch.device", limit: int | None
+) -> "EncodedClips":
     """The clips of a dataset's node through the encoder of another; states stay for the next job of a sweep."""
     from omni.data.features import EncodedClips
 
+    clips = make(OmegaConf.create(json.loads(dataset)), "dataset")
+    if hasattr(clips, "feed"):
+        raise ConfigError(
+            f"dataset: {type(clips).__module__}.{type(clips).__name__} gives text, and this stage hears; choose a "
+            "dataset of clips, or set encoder=null projector=null"
+        )
     return EncodedClips(
-        make(OmegaConf.create(json.loads(dataset)), "dataset"),
+        clips,
         encoder=frozen_encoder(encoder, device),
-        tokenizer=ByteTokenizer(),
+        tokenizer=load_tokenizer(tokenizer),
         device=device,
         limit=limit,
     )
@@ -87,37 +115,88 @@ def build_model(cfg: DictConfig, dtype: "torch.dtype", device: "torch.device") -
     from omni.model.omni import Omni
     from omni.training.seed import seed_everything
 
-    encoder = frozen_encoder(key_of(cfg.encoder), device)
+    encoder = projector = None
+    if cfg.encoder is not None:
+        encoder = frozen_encoder(key_of(cfg.encoder), device)
+        seed_everything(cfg.seed)
+        projector = make(cfg.projector, "projector")
     seed_everything(cfg.seed)
-    projector = make(cfg.projector, "projector")
-    seed_everything(cfg.seed)
-    backbone = make(cfg.backbone, "backbone", dtype=dtype)
+    backbone = make(without(cfg.backbone, "tokenizer", "init_from"), "backbone", dtype=dtype)
     return Omni(encoder=encoder, projector=projector, backbone=backbone).to(device)
 
 
-def build_trainer(cfg: DictConfig, model: "Omni", examples: "EncodedClips", tokenizer: ByteTokenizer) -> "Trainer":
+def build_clips(cfg: DictConfig, model: "Omni", tokenizer: "Tokenizer", device: "torch.device") -> tuple["Feed", None]:
+    """The feed of a stage that hears."""
+    from omni.data.feed import ClipFeed
+
+    name = name_of_tokenizer(cfg.backbone)
+    examples = encoded_clips(key_of(cfg.dataset), key_of(cfg.encoder), name, device, cfg.debug.limit_clips)
+    feed = ClipFeed(
+        examples,
+        check_fits=model.check_fits,
+        bos=tokenizer.bos,
+        batch_size=cfg.stage.batch_size,
+        seed=cfg.seed,
+    )
+    return feed, None
+
+
+def build_text(
+    cfg: DictConfig, model: "Omni", tokenizer: "Tokenizer", device: "torch.device"
+) -> tuple["Feed", "LanguageReport"]:
+    """The feed of a stage of text alone, and what looks at its model on held-out text."""
+    from omni.evaluation.language import LanguageReport
+
+    stage = cfg.stage
+    dataset = make(cfg.dataset, "dataset")
+    if not hasattr(dataset, "feed"):
+        raise ConfigError(
+            f"dataset: {cfg.dataset._target_} gives clips, and this stage is of text alone; choose a dataset of text, "
+            "or a stage that hears"
+        )
+    feed = dataset.feed(
+        tokenizer=tokenizer,
+        batch_size=stage.batch_size,
+        row_tokens=cfg.backbone.sequence_len,
+        embeddings=lambda: model.backbone.transformer.wte.weight,
+        device=device,
+        seed=cfg.seed,
+    )
+    held_out = dataset.held_out(
+        tokenizer=tokenizer,
+        batch_size=stage.batch_size,
+        row_tokens=cfg.backbone.sequence_len,
+        tokens=stage.eval_tokens,
+        device=device,
+    )
+    return feed, LanguageReport(model.backbone, held_out, tokenizer=tokenizer, prompts=list(stage.samples))
+
+
+def build_trainer(cfg: DictConfig, model: "Omni", feed: "Feed") -> "Trainer":
     from omni.training.loop import Trainer
-    from omni.training.schedule import trapezoid
+    from omni.training.schedule import Schedule
 
     stage = cfg.stage
     return Trainer(
         model,
         make(cfg.optimizer, "optimizer", model=model, lr=stage.lr),
-        examples,
-        lr_factor=partial(
-            trapezoid,
+        feed,
+        schedule=Schedule(
             max_steps=stage.max_steps,
             warmup_steps=stage.warmup_steps,
             warmdown=stage.warmdown,
             final=stage.final_lr,
         ),
-        bos=tokenizer.bos,
-        seed=cfg.seed,
         max_steps=stage.max_steps,
-        batch_size=stage.batch_size,
         accumulate=stage.accumulate,
         compile=cfg.compile,
     )
+
+
+def without(node: DictConfig, *keys: str) -> DictConfig:
+    """A resolved copy of a node that lacks some keys."""
+    plain = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+    return OmegaConf.create({key: value for key, value in plain.items() if key not in keys})
 
 
 def build_loggers(cfg: DictConfig, folder: Path, **given: Any) -> list[Any]:

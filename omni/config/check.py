@@ -3,19 +3,26 @@
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from omni.config.schema import TARGETS, Train
+from omni.config.schema import Train
+from omni.config.targets import TARGETS
 from omni.errors import OmniError
-from omni.text.tokenizer import ByteTokenizer
+from omni.text.tokenizer import BYTES, TokenizerError, read_vocab_size
+from omni.text.vocabulary import find_file
 
 GROUPS = ("encoder", "projector", "backbone", "dataset", "optimizer")
 """The groups whose options become objects."""
+
+EARS = ("encoder", "projector")
+"""The groups that a stage of text alone does without."""
 
 AT_LEAST_ONE = (
     *(f"stage.{key}" for key in ("max_steps", "batch_size", "accumulate", "checkpoint_every", "checkpoints_kept")),
@@ -32,10 +39,12 @@ class ConfigError(OmniError):
 
 def check(cfg: DictConfig) -> None:
     """Raise ConfigError with every unknown key, missing value, broken interpolation, wrong type and misfit."""
+    deaf = all(cfg.get(key) is None for key in EARS)
     nothing = [
         f"{key}: null builds nothing; choose an option, as in {key}=NAME"
+        + (f", or set {' and '.join(f'{ear}=null' for ear in EARS)} for text alone" if key in EARS else "")
         for key in (*GROUPS, "stage")
-        if cfg.get(key) is None and not OmegaConf.is_missing(cfg, key)
+        if cfg.get(key) is None and not OmegaConf.is_missing(cfg, key) and not (deaf and key in EARS)
     ]
     if nothing:
         raise ConfigError("\n".join(nothing))
@@ -102,34 +111,58 @@ def wrong_types(node: DictConfig, schema: type, prefix: str, *, said: set[str]) 
 
 def misfits(cfg: DictConfig) -> Iterator[str]:
     """A line for each pair of values that do not fit together; whatever a user's own class lacks is not judged."""
-    yield from misfits_of_layers(cfg.encoder, cfg.projector.get("in_dim"))
-    if cfg.projector.get("init") == "zero" and cfg.projector.get("gate"):
-        yield (
-            "projector.init: zero with gate=true puts two norms behind a zero, and the first step explodes; "
-            "set projector.gate=false"
-        )
     width, heads = cfg.backbone.get("n_embd"), cfg.backbone.get("n_head")
-    if width is not None and cfg.projector.get("out_dim") not in (None, width):
-        yield (f"projector.out_dim: {cfg.projector.out_dim} is not the backbone's width; set projector.out_dim={width}")
+    if cfg.encoder is not None:
+        yield from misfits_of_ears(cfg.encoder, cfg.projector, width)
     if width and heads and heads > 0 and (width % heads or width // heads % 2):
         yield f"backbone.n_head: {heads} heads do not divide a width of {width} into even parts; try {width // 128}"
     elif heads and (cfg.backbone.get("n_kv_head") or 0) > 0 and heads % cfg.backbone.n_kv_head:
         yield f"backbone.n_kv_head: {cfg.backbone.n_kv_head} does not divide n_head={heads}"
-    if cfg.encoder.get("n_heads") and cfg.encoder.get("width", 0) % cfg.encoder.n_heads:
-        yield f"encoder.n_heads: {cfg.encoder.n_heads} does not divide encoder.width={cfg.encoder.width}"
     if set(cfg.backbone.get("window_pattern", "L").upper()) - {"S", "L"}:
         yield f"backbone.window_pattern: {cfg.backbone.window_pattern!r} must be made of S and L"
-    if cfg.backbone.get("vocab_size", ByteTokenizer.vocab_size) < ByteTokenizer.vocab_size:
-        yield (
-            f"backbone.vocab_size: {cfg.backbone.vocab_size} is less than the byte tokenizer's "
-            f"{ByteTokenizer.vocab_size}; set backbone.vocab_size={ByteTokenizer.vocab_size}"
-        )
+    yield from misfits_of_tokenizer(cfg.backbone)
     for name, node in cfg.logger.items():
         if node is not None and not isinstance(node, DictConfig):
             yield f"logger.{name}: put a name of its own above a logger's keys, as conf/logger/csv.yaml does"
     if cfg.logger.get("csv") is None:
         yield "logger.csv: missing, and curve, gate and resume read it; keep csv in the list, as in logger=[csv]"
     yield from out_of_range(cfg)
+
+
+def misfits_of_tokenizer(backbone: DictConfig) -> Iterator[str]:
+    """A tokenizer that is not there yet is no misfit: `omni.prepare` may be about to train it."""
+    name = name_of_tokenizer(backbone)
+    with suppress(TokenizerError):
+        size = read_vocab_size(name)
+        if backbone.get("vocab_size", size) != size:
+            yield (
+                f"backbone.vocab_size: {backbone.vocab_size}, and the tokenizer of {name} has {size}; "
+                f"set backbone.vocab_size={size}"
+            )
+
+
+def name_of_tokenizer(backbone: DictConfig) -> str:
+    """What `load_tokenizer` takes: the one that is named, the one beside the weights to start from, or bytes."""
+    named, source = backbone.get("tokenizer"), backbone.get("init_from")
+    if named or not source:
+        return named or BYTES
+    try:
+        return str(find_file(Path(source)))
+    except TokenizerError:  # a run on bytes keeps none
+        return BYTES
+
+
+def misfits_of_ears(encoder: DictConfig, projector: DictConfig, width: int | None) -> Iterator[str]:
+    yield from misfits_of_layers(encoder, projector.get("in_dim"))
+    if projector.get("init") == "zero" and projector.get("gate"):
+        yield (
+            "projector.init: zero with gate=true puts two norms behind a zero, and the first step explodes; "
+            "set projector.gate=false"
+        )
+    if width is not None and projector.get("out_dim") not in (None, width):
+        yield f"projector.out_dim: {projector.out_dim} is not the backbone's width; set projector.out_dim={width}"
+    if encoder.get("n_heads") and encoder.get("width", 0) % encoder.n_heads:
+        yield f"encoder.n_heads: {encoder.n_heads} does not divide encoder.width={encoder.width}"
 
 
 def misfits_of_layers(encoder: DictConfig, in_dim: int | None) -> Iterator[str]:

@@ -17,7 +17,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from omni.config.check import ConfigError
 from omni.config.compose import defaults, options
 from omni.config.paths import conf_dir
-from omni.config.schema import TARGETS, Train
+from omni.config.schema import Train
+from omni.config.targets import TARGETS
 
 MEND = "python -m omni.config schema"
 FOLDER = "docs/schema"

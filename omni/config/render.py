@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from omni.config.check import ConfigError
+from omni.config.check import ConfigError, name_of_tokenizer
 from omni.config.schema import Train
 
 NOT_SIGNED = ("logger", "device", "resume", "sweep")
@@ -52,3 +52,16 @@ def load(run_folder: Path) -> DictConfig:
         return OmegaConf.merge(OmegaConf.structured(Train), OmegaConf.load(path))
     except Exception as error:  # yaml, omegaconf and the file system have their own families of errors
         raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}); start a new run") from error
+
+
+def self_contained(cfg: DictConfig, run_folder: Path) -> DictConfig:
+    """The configuration of a run that has begun, so that it needs nothing that may have moved since: its tokenizer
+    is the copy in its folder, and its weights are those of its checkpoints."""
+    cfg = cfg.copy()
+    own = run_folder / "tokenizer.json"
+    if own.is_file():
+        cfg.backbone.tokenizer = str(own)
+    if "init_from" in cfg.backbone and any((run_folder / "checkpoints").glob("step_*")):
+        cfg.backbone.tokenizer = name_of_tokenizer(cfg.backbone)
+        cfg.backbone.init_from = None
+    return cfg

@@ -17,23 +17,25 @@ from omni.text.tokenizer import IGNORE
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded to the right: states (B, K, T, D), frames (B,), ids (B, L), targets (B, L; -1 is not graded),
-    and how many targets are graded."""
+    """What one forward pass takes.
 
-    clip_ids: list[str]
-    states_BKTD: Tensor
-    frames_B: Tensor
-    idx_BL: Tensor
-    targets_BL: Tensor
+    inputs: keyword arguments of `Omni.forward`: always idx_BL and targets_BL (-1 is not graded), padded to the right.
+    graded: how many targets are graded. names: of the clips or rows, for an error to name. kind: of a batch among
+    others, whose loss is told apart.
+    """
+
+    inputs: dict[str, Tensor]
     graded: int
+    names: list[str]
+    kind: str | None = None
 
 
-def draw(step: int, *, size: int, clips: int, seed: int) -> list[int]:
-    """The clips of batch number `step`: `size` indices out of an endless run of shuffled epochs.
+def draw(number: int, *, size: int, clips: int, seed: int) -> list[int]:
+    """The clips of batch `number`: `size` indices out of an endless run of shuffled epochs.
 
     A function of its arguments alone, so a resumed run needs no data state to go on with the same order.
     """
-    positions = range(step * size, (step + 1) * size)
+    positions = range(number * size, (number + 1) * size)
     orders = {epoch: shuffled(clips, seed, epoch) for epoch in {position // clips for position in positions}}
     return [orders[position // clips][position % clips] for position in positions]
 
@@ -45,15 +47,20 @@ def shuffled(clips: int, seed: int, epoch: int) -> tuple[int, ...]:
 
 
 def collate(examples: Sequence[Example], *, bos: int) -> Batch:
-    """Stack ragged clips. A text is asked to predict its next token and, at its end, BOS: the document is over."""
+    """Stack ragged clips: states (B, K, T, D), frames (B,), ids and targets (B, L).
+
+    A text is asked to predict its next token and, at its end, BOS: the document is over.
+    """
     ids = [example.ids_L for example in examples]
     targets = [torch.cat([row[1:], row.new_tensor([bos])]) for row in ids]
-    states_BTKD = pad_sequence([example.states_KTD.transpose(0, 1) for example in examples], batch_first=True)
+    states_BKTD = pad_sequence([example.states_KTD.transpose(0, 1) for example in examples], batch_first=True)
     return Batch(
-        clip_ids=[example.id for example in examples],
-        states_BKTD=states_BTKD.transpose(1, 2),
-        frames_B=torch.tensor([example.states_KTD.size(1) for example in examples], device=ids[0].device),
-        idx_BL=pad_sequence(ids, batch_first=True),
-        targets_BL=pad_sequence(targets, batch_first=True, padding_value=IGNORE),
+        inputs={
+            "idx_BL": pad_sequence(ids, batch_first=True),
+            "targets_BL": pad_sequence(targets, batch_first=True, padding_value=IGNORE),
+            "states_BKTD": states_BKTD.transpose(1, 2),
+            "frames_B": torch.tensor([example.states_KTD.size(1) for example in examples], device=ids[0].device),
+        },
         graded=sum(len(row) for row in ids),
+        names=[f"clip {example.id}" for example in examples],
     )

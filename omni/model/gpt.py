@@ -1,4 +1,4 @@
-"""nanochat's GPT (karpathy/nanochat, commit 92d63d4), with room for audio in front of the text.
+"""nanochat's GPT (karpathy/nanochat, commit 92d63d4), with room for audio anywhere in the text.
 
 Shape letters: B batch, T positions (audio and text), L text tokens, S soft audio tokens, C width, H heads,
 G key/value heads, E head width, V vocabulary.
@@ -13,8 +13,8 @@ What is unusual about it, in the order a token meets it:
 - **backout**: the state of the middle layer is partly subtracted before the head, which cares about late features;
 - **softcap**: logits are squeezed into +-15.
 
-Audio joins after smear, as rows in front of each text: `[audio | text | padding]`. Rows are packed to the left, so
-plain causal attention is right for a ragged batch: padding stands behind everything that is graded.
+Audio joins after smear, among the embedded text: `[audio and text | padding]`. Rows are packed to the left, so plain
+causal attention is right for a ragged batch: padding stands behind everything that is graded.
 """
 
 import math
@@ -24,8 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omni.errors import OmniError
-from omni.model.attention import Attention, Rotary, rms_norm
+from omni.model.attention import Attention, Context, Rotary, rms_norm
+from omni.model.kv_cache import Chunk, KVCache
 from omni.model.precision import Embedding, Linear
+from omni.model.stream import Stream, counts, weave
 from omni.text.tokenizer import IGNORE
 
 SOFTCAP = 15.0
@@ -41,6 +43,21 @@ def window_sizes(pattern: str, n_layer: int, sequence_len: int) -> list[int]:
     return [*sizes[:-1], sequence_len]
 
 
+class ReLUSquared(torch.autograd.Function):
+    """relu(x)^2, which keeps one tensor for the backward pass and writes one, where autograd would write four."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        positive = x.relu()
+        ctx.save_for_backward(positive)
+        return positive.square()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return (gradient * positive).mul_(2)
+
+
 class MLP(nn.Module):
     def __init__(self, n_embd: int):
         super().__init__()
@@ -48,17 +65,17 @@ class MLP(nn.Module):
         self.c_proj = Linear(4 * n_embd, n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.relu(self.c_fc(x)).square())
+        return self.c_proj(ReLUSquared.apply(self.c_fc(x)))
 
 
 class Block(nn.Module):
-    def __init__(self, n_embd: int, n_head: int, n_kv_head: int, *, window: int, value_embeds: bool):
+    def __init__(self, n_embd: int, n_head: int, n_kv_head: int, *, layer: int, window: int, value_embeds: bool):
         super().__init__()
-        self.attn = Attention(n_embd, n_head, n_kv_head, window=window, value_embeds=value_embeds)
+        self.attn = Attention(n_embd, n_head, n_kv_head, layer=layer, window=window, value_embeds=value_embeds)
         self.mlp = MLP(n_embd)
 
-    def forward(self, x_BTC: Tensor, values_BTC: Tensor | None, rotary: Rotary) -> Tensor:
-        x_BTC = x_BTC + self.attn(rms_norm(x_BTC), values_BTC, rotary)
+    def forward(self, x_BTC: Tensor, values_BTC: Tensor | None, context: Context) -> Tensor:
+        x_BTC = x_BTC + self.attn(rms_norm(x_BTC), values_BTC, context)
         return x_BTC + self.mlp(rms_norm(x_BTC))
 
 
@@ -110,8 +127,8 @@ class GPT(nn.Module):
             {
                 "wte": Embedding(rows, n_embd, compute_dtype=dtype),
                 "h": nn.ModuleList(
-                    Block(n_embd, n_head, n_kv_head, window=window, value_embeds=values)
-                    for window, values in zip(windows, with_values, strict=True)
+                    Block(n_embd, n_head, n_kv_head, layer=i, window=windows[i], value_embeds=with_values[i])
+                    for i in range(n_layer)
                 ),
             }
         )
@@ -150,6 +167,15 @@ class GPT(nn.Module):
         self.resid_lambdas.copy_(torch.linspace(1.15, 1.05, n_layer))
         self.x0_lambdas.copy_(torch.linspace(0.20, 0.05, n_layer))
 
+    def new_cache(self, rows: int = 1, columns: int = 0) -> KVCache:
+        """An empty cache for `rows` rows, with room for `columns` positions before it has to grow."""
+        attention, device = self.transformer.h[0].attn, self.lm_head.weight.device
+        shape = (len(self.transformer.h), 2, rows, attention.n_kv_head, columns, attention.head_dim)
+        return KVCache(
+            torch.empty(shape, dtype=self.dtype, device=device),
+            torch.zeros(rows, self.n_embd, dtype=self.dtype, device=device),
+        )
+
     def forward(
         self,
         idx: Tensor,
@@ -157,26 +183,27 @@ class GPT(nn.Module):
         *,
         audio_features: Tensor | None = None,
         audio_lengths: Tensor | None = None,
+        audio_positions: Tensor | None = None,
+        text_lengths: Tensor | None = None,
+        kv_cache: KVCache | None = None,
         reduction: str = "mean",
     ) -> Tensor:
-        """Logits (B, L, V) in fp32; with targets the cross-entropy in nats.
+        """Logits (B, L, V) of the text in fp32; with targets the cross-entropy in nats.
 
         Args:
-            idx: token ids (B, L); padding goes to the right of a row.
             targets: the ids to predict (B, L), -1 where nothing is graded.
-            audio_features: soft tokens (B, S, C), placed in front of the text.
-            audio_lengths: how many of the S count, per row (B,); all of them when absent.
             reduction: "mean" over graded tokens (0 when none is), "sum", or "none" for a flat (B * L,).
-
-        Raises:
-            OmniError: more positions than the rotary cache holds.
+            idx and the others: see `states`.
         """
-        x_BTC, ids_BT, text_BL = self.embed(idx, audio_features, audio_lengths)
-        x_BTC = self.blocks(x_BTC, ids_BT)
-        if text_BL is not None:
-            x_BTC = x_BTC.gather(1, text_BL[..., None].expand(-1, -1, x_BTC.size(-1)))
-        logits_BLV = self.lm_head(x_BTC)[..., : self.vocab_size].float()
-        logits_BLV = SOFTCAP * torch.tanh(logits_BLV / SOFTCAP)
+        states_BLC = self.states(
+            idx,
+            audio_features=audio_features,
+            audio_lengths=audio_lengths,
+            audio_positions=audio_positions,
+            text_lengths=text_lengths,
+            kv_cache=kv_cache,
+        )
+        logits_BLV = self.logits(states_BLC)
         if targets is None:
             return logits_BLV
         targets = targets.reshape(-1)
@@ -189,22 +216,57 @@ class GPT(nn.Module):
         # A batch with nothing to grade has a loss of 0, where the library's own mean would be 0/0.
         return loss / (targets != IGNORE).sum().clamp(min=1) if reduction == "mean" else loss
 
-    def embed(
-        self, idx_BL: Tensor, audio_BSC: Tensor | None, lengths_B: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Rows `[audio | text | padding]` (B, T, C), their ids (-1 at audio), and where the text stands (B, L)."""
-        text_BLC = self.smear(rms_norm(self.transformer.wte(idx_BL)))
-        if audio_BSC is None or audio_BSC.size(1) == 0:
-            return text_BLC, idx_BL, None
-        batch, soft, width = audio_BSC.shape
-        if lengths_B is None:
-            lengths_B = torch.full((batch,), soft, device=idx_BL.device)
-        text_BL = lengths_B[:, None] + torch.arange(idx_BL.size(1), device=idx_BL.device)
-        audio_BSC = rms_norm(audio_BSC.to(text_BLC.dtype))
-        rows_BTC = torch.cat([audio_BSC, torch.zeros_like(text_BLC)], dim=1)
-        rows_BTC = rows_BTC.scatter(1, text_BL[..., None].expand(-1, -1, width), text_BLC)
-        ids_BT = idx_BL.new_full(rows_BTC.shape[:2], -1).scatter(1, text_BL, idx_BL)
-        return rows_BTC, ids_BT, text_BL
+    def states(
+        self,
+        idx: Tensor,
+        *,
+        audio_features: Tensor | None = None,
+        audio_lengths: Tensor | None = None,
+        audio_positions: Tensor | None = None,
+        text_lengths: Tensor | None = None,
+        kv_cache: KVCache | None = None,
+    ) -> Tensor:
+        """What the head reads, at the text tokens (B, L, C).
+
+        Args:
+            idx: token ids (B, L); padding goes to the right of a row.
+            audio_features: soft tokens (B, S, C).
+            audio_lengths: how many of the S count, per row (B,); all of them when absent.
+            audio_positions: where they stand (B, S), ascending, counted from the start of this call; text fills the
+                other places in order. In front of the text when absent.
+            text_lengths: how many of the L count, per row (B,). Only a cache has to know.
+            kv_cache: what came before; this call is added to it. No gradient flows into the past.
+
+        Raises:
+            OmniError: more positions than the rotary cache holds, or audio positions that do not fit the stream.
+        """
+        if audio_features is None:
+            audio_features = torch.zeros(idx.size(0), 0, self.n_embd, device=idx.device)
+        columns = audio_features.size(1) + idx.size(1)
+        self.check_reach(columns + (0 if kv_cache is None else max(kv_cache.lengths)))
+        text_BLC = self.embed(idx, text_lengths, kv_cache)
+        stream = weave(text_BLC, idx, rms_norm(audio_features.to(self.dtype)), audio_lengths, audio_positions)
+        chunk = None if kv_cache is None else kv_cache.open(columns)
+        x_BTC = self.blocks(stream, chunk)
+        if kv_cache is not None:
+            text, audio = counts(text_lengths, idx), counts(audio_lengths, audio_features)
+            kv_cache.close([t + a for t, a in zip(text, audio, strict=True)])
+        return stream.text_only(x_BTC)
+
+    def logits(self, states_BLC: Tensor) -> Tensor:
+        """Logits (B, L, V) in fp32, capped."""
+        logits_BLV = self.lm_head(states_BLC)[..., : self.vocab_size].float()
+        return SOFTCAP * torch.tanh(logits_BLV / SOFTCAP)
+
+    def embed(self, idx_BL: Tensor, lengths_B: Tensor | None, cache: KVCache | None) -> Tensor:
+        """The text after smear (B, L, C); the first token is smeared by the last one in the cache."""
+        x_BLC = rms_norm(self.transformer.wte(idx_BL))
+        if cache is None:
+            return self.smear(x_BLC)
+        x_BLC = torch.cat([cache.previous_BC[:, None], x_BLC], dim=1)
+        last_B = -1 if lengths_B is None else lengths_B
+        cache.previous_BC = x_BLC[torch.arange(len(cache)), last_B]
+        return self.smear(x_BLC)[:, 1:]
 
     def smear(self, x_BLC: Tensor) -> Tensor:
         """Add to each token a gated share of its left neighbour, as that was before its own smear."""
@@ -212,28 +274,25 @@ class GPT(nn.Module):
         gate = self.smear_lambda.to(x_BLC.dtype) * torch.sigmoid(self.smear_gate(current[..., :SMEAR_CHANNELS]))
         return torch.cat([x_BLC[:, :1], current + gate * previous], dim=1)
 
-    def blocks(self, x_BTC: Tensor, ids_BT: Tensor) -> Tensor:
+    def blocks(self, stream: Stream, chunk: Chunk | None) -> Tensor:
         """All layers, backout and the final norm."""
-        if x_BTC.size(1) > ROPE_REACH * self.sequence_len:
-            raise OmniError(
-                f"{x_BTC.size(1)} positions of audio and text are more than the {ROPE_REACH * self.sequence_len} "
-                f"the backbone can number (backbone.sequence_len={self.sequence_len}): use shorter audio or a "
-                "projector that stacks more frames"
-            )
-        x0_BTC, middle = x_BTC, len(self.transformer.h) // 2
-        resid, x0_share = self.resid_lambdas.to(x_BTC.dtype), self.x0_lambdas.to(x_BTC.dtype)
+        positions = slice(0, stream.ids_BT.size(1)) if chunk is None else chunk.positions
+        heard = None if self.audio_values == "token0" else stream.is_text_BT1
+        context = Context(self.rotary(positions), heard, chunk)
+        x_BTC, x0_BTC, middle = stream.x_BTC, stream.x_BTC, len(self.transformer.h) // 2
+        resid, x0_share = self.resid_lambdas.to(self.dtype).unbind(), self.x0_lambdas.to(self.dtype).unbind()
         for i, block in enumerate(self.transformer.h):
-            x_BTC = resid[i] * x_BTC + x0_share[i] * x0_BTC
-            x_BTC = block(x_BTC, self.look_up_values(i, ids_BT), self.rotary)
+            x_BTC = torch.addcmul(x0_share[i] * x0_BTC, resid[i], x_BTC)
+            values_BTC = self.value_embeds[str(i)](stream.ids_BT) if str(i) in self.value_embeds else None
+            x_BTC = block(x_BTC, values_BTC, context)
             if i == middle:
                 middle_BTC = x_BTC
         return rms_norm(x_BTC - self.backout_lambda.to(x_BTC.dtype) * middle_BTC)
 
-    def look_up_values(self, layer: int, ids_BT: Tensor) -> Tensor | None:
-        """Value embeddings of a layer (B, T, G * E), or None where it has none."""
-        if str(layer) not in self.value_embeds:
-            return None
-        values_BTC = self.value_embeds[str(layer)](ids_BT.clamp(min=0))
-        if self.audio_values == "token0":
-            return values_BTC
-        return values_BTC * (ids_BT >= 0)[..., None]
+    def check_reach(self, positions: int) -> None:
+        reach = ROPE_REACH * self.sequence_len
+        if positions > reach:
+            raise OmniError(
+                f"{positions} positions of audio and text are more than the {reach} the backbone can number "
+                f"(backbone.sequence_len={self.sequence_len}): use shorter audio or a projector that stacks more frames"
+            )

@@ -26,7 +26,8 @@ def load_backbone(backbone: GPT, source: Path) -> dict:
             deepest pretrained model), or one of nanochat's `model_*.pt`.
 
     Returns:
-        `kind`, `file`, its `sha256`, and `notes`: sentences on what is not in the tensors and yet another here.
+        `kind`, `source` (the file), its `sha256`, and `notes`: sentences on what is not in the tensors and yet another
+        here.
 
     Raises:
         BackboneError: nothing to read there, or the tensors do not fit; each is named, and so is the key to set.
@@ -42,7 +43,7 @@ def load_backbone(backbone: GPT, source: Path) -> dict:
     fill(backbone, state, file, _remedies(backbone, state, sizes.get("vocab_size")))
     with file.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-    return {"kind": kind, "file": str(file), "sha256": sha256, "notes": _notes(backbone, sizes)}
+    return {"kind": kind, "source": str(file), "sha256": sha256, "notes": _notes(backbone, sizes)}
 
 
 def find_weights(source: Path) -> tuple[str, Path]:

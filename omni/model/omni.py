@@ -1,6 +1,7 @@
-"""The pipeline: waveforms -> frozen Whisper -> projector -> GPT -> loss.
+"""The pipeline: encoder states -> projector -> GPT -> loss.
 
-Shape letters: B batch, K encoder layers kept, T encoder frames, D encoder width, L text tokens, V vocabulary.
+Shape letters: B batch, K encoder layers kept, T encoder frames, D encoder width, S soft tokens, L text tokens,
+C backbone width, V vocabulary.
 """
 
 from torch import Tensor, nn
@@ -12,33 +13,44 @@ class Omni(nn.Module):
     """A frozen encoder, a projector and a language model, called in that order.
 
     The encoder is called by whoever prepares the data (`omni/data/features.py`), since its states never change:
-    `forward` starts from them.
+    `forward` starts from them. Without encoder and projector it is the language model alone.
     """
 
-    def __init__(self, *, encoder: nn.Module, projector: nn.Module, backbone: nn.Module):
+    def __init__(self, *, encoder: nn.Module | None, projector: nn.Module | None, backbone: nn.Module):
         super().__init__()
         self.encoder, self.projector, self.backbone = encoder, projector, backbone
-        self.encoder.requires_grad_(False)
+        if encoder is not None:
+            encoder.requires_grad_(False)
         self.train()
 
     def train(self, mode: bool = True) -> "Omni":
         """Put projector and backbone into training mode; the encoder, whoever wrote it, stays in eval mode."""
         super().train(mode)
-        self.encoder.eval()
+        if self.encoder is not None:
+            self.encoder.eval()
         return self
 
     def forward(
         self,
-        states_BKTD: Tensor,
-        frames_B: Tensor,
         idx_BL: Tensor,
         targets_BL: Tensor | None = None,
         *,
+        states_BKTD: Tensor | None = None,
+        frames_B: Tensor | None = None,
+        audio_features: Tensor | None = None,
+        audio_lengths: Tensor | None = None,
         reduction: str = "mean",
     ) -> Tensor:
-        """Logits (B, L, V) of the text behind the audio, or its loss when there are targets (see `GPT.forward`)."""
-        soft_BSC, lengths_B = self.projector(states_BKTD.to(self.backbone.dtype), frames_B)
-        return self.backbone(idx_BL, targets_BL, audio_features=soft_BSC, audio_lengths=lengths_B, reduction=reduction)
+        """Logits (B, L, V) of the text, or its loss when there are targets (see `GPT.forward`).
+
+        What it hears comes as encoder states with how many frames of each row count, as soft tokens (B, S, C) that
+        are projected already, or not at all.
+        """
+        if states_BKTD is not None:
+            audio_features, audio_lengths = self.projector(states_BKTD.to(self.backbone.dtype), frames_B)
+        return self.backbone(
+            idx_BL, targets_BL, audio_features=audio_features, audio_lengths=audio_lengths, reduction=reduction
+        )
 
     def check_fits(self, clip_id: str, *, frames: int, tokens: int) -> None:
         """Raise OmniError when a clip and its text are longer than the backbone's context."""

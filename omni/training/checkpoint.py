@@ -7,6 +7,7 @@ not copied) and `trainer.pt` (step, optimizer, random states; loaded without run
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -59,13 +60,13 @@ def load_checkpoint(folder: Path, model: Omni) -> dict:
     Raises:
         CheckpointError: a file is missing or damaged, or holds other tensors than the model.
     """
-    try:
-        state = load_file(folder / MODEL)
-        trainer_state = torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
-    except Exception as error:  # each of the two formats has its own family of errors for a damaged file
-        raise CheckpointError(
-            f"{folder}: the checkpoint cannot be read ({error}); remove this folder to go on from an earlier one"
-        ) from error
+    load_weights(folder, model)
+    return read(folder, lambda: torch.load(folder / TRAINER, map_location="cpu", weights_only=True))
+
+
+def load_weights(folder: Path, model: Omni) -> None:
+    """Put a checkpoint's weights into `model`. Raises as `load_checkpoint`."""
+    state = read(folder, lambda: load_file(folder / MODEL))
     expected = learned_state(model)
     wrong = sorted(
         name
@@ -77,7 +78,15 @@ def load_checkpoint(folder: Path, model: Omni) -> dict:
             f"{folder}: {len(wrong)} tensors are missing, extra or of another shape: {', '.join(wrong[:8])}"
         )
     model.load_state_dict(state, strict=False)
-    return trainer_state
+
+
+def read(folder: Path, load: Callable[[], dict]) -> dict:
+    try:
+        return load()
+    except Exception as error:  # each of the two formats has its own family of errors for a damaged file
+        raise CheckpointError(
+            f"{folder}: the checkpoint cannot be read ({error}); remove this folder to go on from an earlier one"
+        ) from error
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -1,68 +1,101 @@
 """The one training loop: every stage, whatever trains, goes through here."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
+from torch import nn
 from torch.nn.utils import get_total_norm
 
-from omni.data.batch import Batch, collate, draw
-from omni.data.features import EncodedClips
+from omni.data.batch import Batch
+from omni.data.feed import Feed
 from omni.errors import OmniError
-from omni.model.omni import Omni
+from omni.training.distributed import World
 from omni.training.freeze import train_mode
-from omni.training.seed import random_states, set_random_states
+from omni.training.schedule import Schedule
+from omni.training.seed import seed_everything
 
 
 class NotFiniteError(OmniError):
     """The loss or a gradient became NaN or infinite."""
 
 
+class Optimizer(Protocol):
+    """What the loop asks of an optimizer: torch's own have it."""
+
+    param_groups: list[dict]
+
+    def step(self) -> None: ...
+
+    def zero_grad(self) -> None: ...
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+class Pass(NamedTuple):
+    """A forward pass in figures: its loss over all its graded tokens, in nats, and what `Batch` tells of it."""
+
+    nats: float
+    graded: int
+    kind: str | None
+    names: list[str]
+
+
 class Trainer:
     """Takes optimizer steps, and can be put back to where it was after any of them, bit for bit.
 
+    What a pass draws (dropout) is a function of its number and the seed alone, as its batch is. So neither a resumed
+    run nor several processes, see `join`, have random states to keep: they repeat one process that was never stopped.
+
     Args:
         model: the pipeline; what is frozen in it stays as it is.
-        optimizer: over what trains; each group's learning rate is the one that `lr_factor` scales.
-        examples: the encoded clips.
-        lr_factor: the factor on the learning rate at a step (from 0).
-        bos: the token that ends a text.
-        seed: of the data order.
-        max_steps, batch_size, accumulate: optimizer steps, clips a forward pass, forward passes a step.
+        optimizer: over what trains.
+        feed: the batches.
+        schedule: sets the optimizer's rates before each step.
+        max_steps: optimizer steps of the whole run.
+        accumulate: forward passes a step, of all processes together.
         compile: run the pipeline through torch.compile.
     """
 
     def __init__(
         self,
-        model: Omni,
-        optimizer: torch.optim.Optimizer,
-        examples: EncodedClips,
+        model: nn.Module,
+        optimizer: Optimizer,
+        feed: Feed,
         *,
-        lr_factor: Callable[[int], float],
-        bos: int,
-        seed: int,
+        schedule: Schedule,
         max_steps: int,
-        batch_size: int,
         accumulate: int = 1,
         compile: bool = False,
     ):
-        self.model, self.optimizer, self.examples, self.lr_factor = model, optimizer, examples, lr_factor
-        self.bos, self.seed = bos, seed
-        self.max_steps, self.batch_size, self.accumulate = max_steps, batch_size, accumulate
+        self.model, self.optimizer, self.feed, self.schedule = model, optimizer, feed, schedule
+        self.max_steps, self.accumulate = max_steps, accumulate
         self.forward = torch.compile(model) if compile else model
         self.trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.device = self.trainable[0].device
+        self.seed = torch.initial_seed()
+        self.world = World()
         self.done = 0
-        for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
 
-    def clips_of(self, step: int) -> list[list[int]]:
-        """The indices of the clips of each of a step's forward passes."""
-        first = step * self.accumulate
-        return [
-            draw(number, size=self.batch_size, clips=len(self.examples), seed=self.seed)
-            for number in range(first, first + self.accumulate)
-        ]
+    def join(self, world: World) -> None:
+        """Share every step from here on with other processes, each of which has called this.
+
+        Raises:
+            OmniError: two processes would share a GPU, or they do not stand at the same step.
+        """
+        gpus = torch.cuda.device_count()
+        if self.device.type == "cuda" and world.local_rank >= gpus:
+            raise OmniError(f"{world.size} processes do not fit on {gpus} GPUs: start torchrun --nproc_per_node={gpus}")
+        if len(set(steps := world.gather(self.done))) > 1:
+            raise OmniError(
+                f"the processes stand at steps {steps}: the run's folder must be one that all of them, on every "
+                "machine, can read"
+            )
+        world.share_weights(self.trainable)
+        self.world = world
 
     def steps(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Train to the end; after each step yields its number (from 1) and what it measured.
@@ -72,62 +105,84 @@ class Trainer:
         Raises:
             NotFiniteError: names the step and its clips; the weights are those before the step.
         """
-        train_mode(self.model)
         while self.done < self.max_steps:
+            train_mode(self.model)  # each time: whoever looked at the model in between may have put it into eval mode
             yield self.step()
 
     def step(self) -> tuple[int, dict[str, float]]:
         """One optimizer step; see `steps`."""
-        lr = self.set_learning_rate()
-        batches = [self.batch(indices) for indices in self.clips_of(self.done)]
-        loss = self.accumulate_gradients(batches)
+        self.schedule.apply(self.optimizer, self.done)
+        passes = self.accumulate_gradients(self.own_batches())
+        for each in passes:
+            self.check_finite("loss", each.nats, [each])
+        self.world.add_gradients(self.trainable)
         norm = get_total_norm([p.grad for p in self.trainable if p.grad is not None]).item()
-        self.check_finite("gradient norm", norm, batches)
+        self.check_finite("gradient norm", norm, passes)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.done += 1
-        return self.done, {"loss": loss, "lr": lr, "grad_norm": norm}
+        return self.done, losses(passes) | {"lr": self.optimizer.param_groups[0]["lr"], "grad_norm": norm}
 
-    def batch(self, indices: list[int]) -> Batch:
-        examples = [self.examples[index] for index in indices]
-        for example in examples:
-            self.model.check_fits(example.id, frames=example.states_KTD.size(1), tokens=len(example.ids_L))
-        return collate(examples, bos=self.bos)
+    def own_batches(self) -> dict[int, Batch]:
+        """The batches of this step that are this process's, by their number in it; the feed passes over the others."""
+        batches = {}
+        for number in range(self.accumulate):
+            if number % self.world.size == self.world.rank:
+                batches[number] = next(self.feed)
+            else:
+                self.feed.skip()
+        return batches
 
-    def set_learning_rate(self) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * self.lr_factor(self.done)
-        return self.optimizer.param_groups[0]["lr"]
-
-    def accumulate_gradients(self, batches: list[Batch]) -> float:
-        """The loss over all graded tokens of all passes, so that k passes equal one batch k times as large."""
-        graded = max(sum(batch.graded for batch in batches), 1)
-        losses = []
-        for batch in batches:
-            loss = self.forward(batch.states_BKTD, batch.frames_B, batch.idx_BL, batch.targets_BL, reduction="sum")
+    def accumulate_gradients(self, batches: dict[int, Batch]) -> list[Pass]:
+        """The gradient of the loss over all graded tokens of all passes, so that k passes equal one batch k times as
+        large, whoever takes them. Returns all passes in their order."""
+        graded = max(sum(self.world.gather(sum(batch.graded for batch in batches.values()))), 1)
+        sums = []
+        for number, batch in batches.items():
+            seed_everything(self.seed * 1_000_003 + self.done * self.accumulate + number)
+            loss = self.forward(**batch.inputs, reduction="sum")
             (loss / graded).backward()
-            losses.append(loss.detach() / graded)
-        values = torch.stack(losses).tolist()  # the only wait for the device before the norm
-        for batch, value in zip(batches, values, strict=True):
-            self.check_finite("loss", value, [batch])
-        return sum(values)
+            sums.append(loss.detach())
+        nats = torch.stack(sums).tolist()  # the only wait for the device before the norm
+        own = {
+            number: Pass(value, batch.graded, batch.kind, batch.names)
+            for value, (number, batch) in zip(nats, batches.items(), strict=True)
+        }
+        told = [item for part in self.world.gather(own) for item in part.items()]
+        return [each for _, each in sorted(told)]
 
-    def check_finite(self, what: str, value: float, batches: list[Batch]) -> None:
-        """Raise NotFiniteError when `value` is NaN or infinite, naming the step and the clips of `batches`."""
+    def check_finite(self, what: str, value: float, passes: Sequence[Pass]) -> None:
+        """Raise NotFiniteError when `value` is NaN or infinite, naming the step and what `passes` were made of."""
         if math.isfinite(value):
             return
-        clips = [clip for batch in batches for clip in batch.clip_ids]
-        shown = ", ".join(clips[:8]) + (f" and {len(clips) - 8} more" if len(clips) > 8 else "")
+        names = [name for each in passes for name in each.names]
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         raise NotFiniteError(
-            f"step {self.done + 1}: the {what} is {value} on the batch of clips {shown}. This step changed "
-            "no weight. Lower stage.lr, raise stage.warmup_steps, or look at these clips"
+            f"step {self.done + 1}: the {what} is {value} on the batch of {shown}. This step changed "
+            "no weight. Lower stage.lr, raise stage.warmup_steps, or look at these"
         )
 
     def state_dict(self) -> dict:
         """All that the next step depends on besides the model's weights and the configuration."""
-        return {"step": self.done, "optimizer": self.optimizer.state_dict(), "random": random_states(self.device)}
+        return {
+            "step": self.done,
+            "optimizer": self.optimizer.state_dict(),
+            "feed": self.feed.state_dict(),
+        }
 
     def load_state_dict(self, state: dict) -> None:
         self.done = state["step"]
         self.optimizer.load_state_dict(state["optimizer"])
-        set_random_states(state["random"], self.device)
+        self.feed.load_state_dict(state["feed"])
+
+
+def losses(passes: Sequence[Pass]) -> dict[str, float]:
+    """In nats a graded token over all passes; and where they are of several kinds, over those of each."""
+    kinds = dict.fromkeys(each.kind for each in passes if each.kind)
+    return {"loss": mean_loss(passes)} | {
+        f"loss_{kind}": mean_loss([each for each in passes if each.kind == kind]) for kind in kinds
+    }
+
+
+def mean_loss(passes: Sequence[Pass]) -> float:
+    return sum(each.nats for each in passes) / max(sum(each.graded for each in passes), 1)

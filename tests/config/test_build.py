@@ -29,10 +29,10 @@ def test_another_projector_leaves_the_start_of_the_backbone_as_it_is():
 def test_the_jobs_of_a_sweep_share_encoder_and_features():
     first, second = build(composed("projector=mlp", "device=cpu")), build(composed("projector=conv", "device=cpu"))
     assert first.model.encoder is second.model.encoder
-    assert first.examples is second.examples
+    assert first.trainer.feed.examples is second.trainer.feed.examples
     other = build(composed("encoder.context=crop", "device=cpu"))
     assert other.model.encoder is not first.model.encoder
-    assert other.examples is not first.examples
+    assert other.trainer.feed.examples is not first.trainer.feed.examples
 
 
 def test_a_device_that_is_not_there_is_refused():

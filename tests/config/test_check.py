@@ -76,7 +76,7 @@ def test_everything_is_said_at_once():
         ("backbone.window_pattern=SXL", "backbone.window_pattern: 'SXL' must be made of S and L"),
         (
             "backbone.vocab_size=256",
-            "backbone.vocab_size: 256 is less than the byte tokenizer's 257; set backbone.vocab_size=257",
+            "backbone.vocab_size: 256, and the tokenizer of bytes has 257; set backbone.vocab_size=257",
         ),
         (
             "logger=wandb",

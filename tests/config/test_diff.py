@@ -69,9 +69,10 @@ def history(tmp_path_factory) -> Checkout:
     repo = Checkout(tmp_path_factory.mktemp("history") / "repo")
     for folder in ("omni", "conf"):
         shutil.copytree(checkout() / folder, repo.root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in (repo.root / "conf" / "experiment").glob("*.yaml"):  # one is enough, and others may come
-        if path.stem != "w1_seed":
-            path.unlink()
+    for group, kept in (("experiment", "w1_seed"), ("stage", "w1_smoke")):  # one is enough, and others may come
+        for path in (repo.root / "conf" / group).glob("*.yaml"):
+            if path.stem != kept:
+                path.unlink()
     held = {name: (repo.root / f"omni/config/{name}.py").read_text() for name in NEW_MODULES}
     for name in NEW_MODULES:
         (repo.root / f"omni/config/{name}.py").unlink()

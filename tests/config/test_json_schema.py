@@ -13,7 +13,7 @@ import yaml
 from omni.config import json_schema
 from omni.config.generated import checkout, drift
 from omni.config.json_schema import FOLDER, MEND, SETTINGS, comments, files, head_comment
-from omni.config.schema import TARGETS
+from omni.config.targets import TARGETS
 
 ROOT = checkout()
 YAML = sorted(

@@ -33,9 +33,10 @@ def test_a_batch_larger_than_the_data_repeats_clips():
 
 def test_ragged_clips_are_padded_and_only_text_is_graded():
     batch = collate([example("a", 3, [256, 7, 8]), example("b", 5, [256, 9])], bos=256)
-    assert batch.clip_ids == ["a", "b"]
-    assert batch.states_BKTD.shape == (2, 2, 5, 4)
-    assert batch.frames_B.tolist() == [3, 5]
-    assert batch.states_BKTD[0, :, 3:].abs().sum() == 0
-    assert batch.idx_BL.tolist() == [[256, 7, 8], [256, 9, 0]]
-    assert batch.targets_BL.tolist() == [[7, 8, 256], [9, 256, -1]]
+    assert batch.names == ["clip a", "clip b"]
+    assert batch.inputs["states_BKTD"].shape == (2, 2, 5, 4)
+    assert batch.inputs["frames_B"].tolist() == [3, 5]
+    assert batch.inputs["states_BKTD"][0, :, 3:].abs().sum() == 0
+    assert batch.inputs["idx_BL"].tolist() == [[256, 7, 8], [256, 9, 0]]
+    assert batch.inputs["targets_BL"].tolist() == [[7, 8, 256], [9, 256, -1]]
+    assert batch.graded == 5

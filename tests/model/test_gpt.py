@@ -10,8 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from omni.errors import OmniError
-from omni.model.attention import attend
-from omni.model.gpt import GPT, window_sizes
+from omni.model.attention import QK_SCALE, QUERY_BLOCK, attend
+from omni.model.gpt import GPT, ReLUSquared, window_sizes
+from omni.model.stream import weave
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "nanochat_l5.json").read_text())
 ROLE = {"q": "attn.c_q", "k": "attn.c_k", "v": "attn.c_v", "o": "attn.c_proj"}
@@ -68,6 +69,7 @@ def live_model(**sizes) -> GPT:
         if name.endswith("c_proj.weight") or name == "lm_head.weight":
             torch.nn.init.normal_(parameter, std=0.1)
     torch.nn.init.constant_(model.smear_lambda, 0.3)
+    torch.nn.init.uniform_(model.smear_gate.weight, -1, 1)
     return model.eval()
 
 
@@ -133,14 +135,34 @@ def test_windows():
     assert window_sizes("S", 2, 2000) == [512, 2000]  # the last layer sees everything
 
 
-@pytest.mark.parametrize(("length", "window"), [(50, 16), (17, 16), (18, 16), (64, 16), (33, 7)])
-def test_windowed_attention_equals_the_full_square_with_a_mask(length, window):
+@pytest.mark.parametrize(
+    ("past", "length", "window"),
+    [
+        *((0, 50, 16), (0, 17, 16), (0, 18, 16), (0, 300, 16), (0, 33, 7), (0, QUERY_BLOCK + 9, 8)),
+        *((0, 1, 5), (5, 1, 5), (3, 1, 5), (5, 4, 5), (3, 9, 5), (16, 300, 16)),
+    ],
+)
+@pytest.mark.parametrize("foreign", [None, [0, 3]])
+def test_windowed_attention_equals_the_full_square_with_a_mask(past, length, window, foreign):
     torch.manual_seed(1)
-    q, k, v = torch.randn(2, 4, length, 8), torch.randn(2, 2, length, 8), torch.randn(2, 2, length, 8)
-    distance = torch.arange(length)[:, None] - torch.arange(length)
-    mask = (distance >= 0) & (distance <= window)
-    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-    torch.testing.assert_close(attend(q, k, v, window), expected)
+    keys = past + length
+    q, k, v = torch.randn(2, 4, length, 8), torch.randn(2, 2, keys, 8), torch.randn(2, 2, keys, 8)
+    distance = torch.arange(past, keys)[:, None] - torch.arange(keys)
+    mask = ((distance >= 0) & (distance <= window)).expand(2, 1, length, keys).clone()
+    if foreign is not None:
+        foreign = torch.tensor(foreign).clamp(max=past)
+        mask &= (torch.arange(keys) >= foreign[:, None])[:, None, None]
+    weights = torch.einsum("bhte,bhke->bhtk", q, k.repeat_interleave(2, dim=1)) * QK_SCALE**2 / math.sqrt(8)
+    expected = weights.masked_fill(~mask, -math.inf).softmax(-1) @ v.repeat_interleave(2, dim=1)
+    torch.testing.assert_close(attend(q, k, v, window, foreign), expected)
+
+
+def test_relu_squared_has_the_gradient_of_its_formula():
+    x = torch.randn(4, 5, requires_grad=True)
+    weight = torch.randn(4, 5)
+    (ReLUSquared.apply(x) * weight).sum().backward()
+    assert torch.equal(ReLUSquared.apply(x), F.relu(x).square())
+    torch.testing.assert_close(x.grad, 2 * F.relu(x) * weight)
 
 
 def test_without_audio_the_logits_are_the_text_models_to_the_bit(rows):
@@ -177,24 +199,86 @@ def test_text_hears_the_audio_in_front_of_it_whatever_its_loudness():
     torch.testing.assert_close(heard, model(ids, audio_features=7 * audio), atol=1e-4, rtol=1e-4)
 
 
-def test_audio_stands_after_smear_and_before_the_text():
+def test_smear_knows_text_alone():
     model, ids = live_model(), torch.randint(0, 257, (1, 6))
     audio = torch.randn(1, 4, 64)
-    rows, ids_with_audio, places = model.embed(ids, audio, None)
-    text, _, _ = model.embed(ids, None, None)
-    assert torch.equal(rows[:, 4:], text)  # the first text token is not smeared by the audio
-    torch.testing.assert_close(rows[:, :4].square().mean(-1), torch.ones(1, 4))
-    assert ids_with_audio.tolist() == [[-1] * 4 + ids[0].tolist()]
-    assert places.tolist() == [[4, 5, 6, 7, 8, 9]]
+    text = model.embed(ids, None, None)
+    stream = weave(text, ids, audio, None, torch.tensor([[0, 3, 4, 9]]))
+    assert torch.equal(stream.x_BTC[:, [1, 2, 5, 6, 7, 8]], text)  # smeared by the text before, over the audio
+    assert torch.equal(stream.x_BTC[:, [0, 3, 4, 9]], audio)
+    a, b, c, d, e, f = ids[0].tolist()
+    assert stream.ids_BT.tolist() == [[0, a, b, 0, 0, c, d, e, f, 0]]
+    first = model.embed(ids[:, :1], None, None)
+    torch.testing.assert_close(first.square().mean(-1), torch.ones(1, 1))  # the first token takes in nothing
+
+
+def test_audio_positions_count_from_the_front():
+    model, ids, audio = live_model(), torch.randint(0, 257, (2, 9)), torch.randn(2, 5, 64)
+    in_front = torch.arange(5).expand(2, 5)
+    lengths = torch.tensor([5, 3])
+    assert torch.equal(
+        model(ids, audio_features=audio, audio_lengths=lengths),
+        model(ids, audio_features=audio, audio_lengths=lengths, audio_positions=in_front),
+    )
+
+
+def test_audio_in_the_middle_is_heard_by_what_follows_alone():
+    model, ids, audio = live_model(), torch.randint(0, 257, (1, 12)), torch.randn(1, 3, 64)
+    heard = model(ids, audio_features=audio, audio_positions=torch.tensor([[4, 5, 9]]))
+    silent = model(ids)
+    torch.testing.assert_close(heard[:, :4], silent[:, :4])
+    assert (heard - silent)[:, 4:].abs().amax(-1).min() > 1e-3
+    other = audio.clone()
+    other[:, 2] *= -1
+    changed = model(ids, audio_features=other, audio_positions=torch.tensor([[4, 5, 9]])) - heard
+    assert changed[:, :7].abs().max() < 1e-6 < 1e-3 < changed[:, 7:].abs().max()
+
+
+def test_a_ragged_batch_with_audio_anywhere_equals_its_rows_one_by_one():
+    model = live_model(window_pattern="S", sequence_len=128)
+    ids, targets = torch.randint(0, 257, (2, 160)), torch.randint(0, 257, (2, 160))
+    audio, lengths, letters = torch.randn(2, 40, 64), [40, 12], [160, 100]
+    places = torch.stack([torch.randperm(200)[:40].sort().values, torch.arange(12).mul(9).repeat(4)[:40]])
+    targets[1, 100:] = -1
+    together = model(
+        ids, targets, audio_features=audio, audio_lengths=torch.tensor(lengths), audio_positions=places, reduction="sum"
+    )
+    one_by_one = 0
+    for row, (s, n) in enumerate(zip(lengths, letters, strict=True)):
+        of_row = slice(row, row + 1)
+        where = {"audio_features": audio[of_row, :s], "audio_positions": places[of_row, :s]}
+        one_by_one += model(ids[of_row, :n], targets[of_row, :n], **where, reduction="sum")
+    torch.testing.assert_close(together, one_by_one)
+
+
+def test_audio_learns_from_the_text_behind_it():
+    model, ids, audio = live_model(), torch.randint(0, 257, (1, 8)), torch.randn(1, 4, 64, requires_grad=True)
+    places = torch.tensor([[0, 1, 6, 11]])
+    model(ids, ids, audio_features=audio, audio_positions=places).backward()
+    felt = audio.grad.abs().sum(-1)[0]
+    assert (felt[:3] > 0).all()
+    assert felt[3] == 0  # nothing stands behind it
+
+
+@pytest.mark.parametrize("places", [[0, 2, 2], [0, 2, 1], [-1, 0, 1], [0, 1, 8]])
+def test_audio_positions_that_do_not_fit_are_refused(places):
+    with pytest.raises(OmniError, match="audio_positions"):
+        live_model()(
+            torch.zeros(1, 5, dtype=torch.long),
+            audio_features=torch.randn(1, 3, 64),
+            audio_positions=torch.tensor([places]),
+        )
 
 
 def test_value_embeddings_at_audio_rows():
-    ids = torch.tensor([[-1, 5]])
-    silent, seed = live_model(), live_model(audio_values="token0")
-    layer = max(int(name) for name in silent.value_embeds)
-    table = silent.value_embeds[str(layer)].weight
-    assert torch.equal(silent.look_up_values(layer, ids)[0], torch.stack([torch.zeros(64), table[5]]))
-    assert torch.equal(seed.look_up_values(layer, ids)[0], torch.stack([table[0], table[5]]))
+    """By default audio takes part in no look-up; "token0" is as if token 0 stood there."""
+    ids, audio = torch.randint(1, 257, (1, 6)), torch.randn(1, 4, 64)
+    for audio_values, changes in (("zero", False), ("token0", True)):
+        model = live_model(audio_values=audio_values)
+        before = model(ids, audio_features=audio)
+        for table in model.value_embeds.values():
+            torch.nn.init.normal_(table.weight[0])
+        assert torch.allclose(model(ids, audio_features=audio), before, atol=1e-5) is not changes
 
 
 def test_the_lambdas_fall_over_the_layers():
@@ -231,7 +315,7 @@ def test_bf16_arithmetic_stays_near_fp32():
     rounded.load_state_dict(exact.state_dict())
     ids = torch.randint(0, 257, (2, 32))
     assert {parameter.dtype for parameter in rounded.parameters()} == {torch.float32}
-    assert rounded.embed(ids, None, None)[0].dtype == torch.bfloat16
+    assert rounded.embed(ids, None, None).dtype == torch.bfloat16
     assert rounded(ids).dtype == torch.float32
     assert rounded(ids, ids).item() == pytest.approx(exact(ids, ids).item(), rel=2e-2)
 

@@ -47,7 +47,7 @@ def test_a_run_gives_its_newest_checkpoint(tmp_path):
     facts = load_backbone(model, tmp_path)
     assert same(model, new)
     assert facts["kind"] == "omni"
-    assert facts["file"].endswith("step_001000/model.safetensors")
+    assert facts["source"].endswith("step_001000/model.safetensors")
     assert len(facts["sha256"]) == 64
     assert facts["notes"] == []
     load_backbone(model, tmp_path / "checkpoints" / "step_000900")
@@ -73,7 +73,7 @@ def test_nanochat_is_read_from_its_folder_or_file(path):
     facts = load_backbone(model, NANOCHAT / path)
     assert same(model, load_nanochat(NANOCHAT)[0])
     assert facts["kind"] == "nanochat"
-    assert facts["file"].endswith("base_checkpoints/d4/model_000010.pt")
+    assert facts["source"].endswith("base_checkpoints/d4/model_000010.pt")
     assert facts["notes"] == []
 
 

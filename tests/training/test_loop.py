@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from omni.data.features import Example
+from omni.data.feed import ClipFeed
 from omni.errors import OmniError
 from omni.model.gpt import GPT
 from omni.model.omni import Omni
@@ -14,6 +15,9 @@ from omni.training.checkpoint import load_checkpoint, save_checkpoint
 from omni.training.freeze import freeze
 from omni.training.loop import NotFiniteError, Trainer
 from omni.training.optimizer import adamw
+from omni.training.schedule import Schedule
+
+FLAT = Schedule(max_steps=100, warmup_steps=0, warmdown=0.0, final=0.0)
 
 
 class Noisy(StackMLP):
@@ -46,14 +50,28 @@ def pipeline(dtype: torch.dtype = torch.float32) -> Omni:
     return Omni(encoder=encoder, projector=Noisy(in_dim=16, out_dim=32, stack=4), backbone=backbone)
 
 
-def trainer(model: Omni, data=None, lr: float = 1e-2, **keys) -> Trainer:
+class Falling(Schedule):
+    """A rate that differs at every step, so that a resumed run that forgot where it was would show."""
+
+    def apply(self, optimizer, step: int) -> float:
+        for group in optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) / (1 + step)
+        return 1 / (1 + step)
+
+
+def feed(model: Omni, data=None, batch_size: int = 4) -> ClipFeed:
+    return ClipFeed(data or examples(), check_fits=model.check_fits, bos=256, batch_size=batch_size, seed=1)
+
+
+def trainer(model: Omni, data=None, lr: float = 1e-2, batch_size: int = 4, **keys) -> Trainer:
     optimizer = adamw(model, lr=lr, betas=[0.9, 0.95], eps=1e-8, weight_decay=0.1)
-    shape = {"lr_factor": lambda step: 1 / (1 + step), "bos": 256, "seed": 1, "max_steps": 6, "batch_size": 4}
-    return Trainer(model, optimizer, data or examples(), **shape | keys)
+    falling = Falling(max_steps=6, warmup_steps=0, warmdown=0.0, final=0.0)
+    shape = {"schedule": falling, "max_steps": 6}
+    return Trainer(model, optimizer, feed(model, data, batch_size), **shape | keys)
 
 
-def test_the_loss_falls_and_the_rate_follows_its_factor():
-    seen = list(trainer(pipeline(), max_steps=20, lr_factor=lambda step: 0.5).steps())
+def test_the_loss_falls_and_the_rate_is_told():
+    seen = list(trainer(pipeline(), max_steps=20, schedule=FLAT, lr=0.005).steps())
     assert [step for step, _ in seen] == list(range(1, 21))
     assert seen[-1][1]["loss"] < 0.8 * seen[0][1]["loss"]
     assert {values["lr"] for _, values in seen} == {0.005}
@@ -96,8 +114,8 @@ def test_each_group_keeps_its_own_rate():
     optimizer = torch.optim.AdamW(
         [{"params": model.projector.parameters(), "lr": 0.1}, {"params": model.backbone.parameters(), "lr": 0.01}]
     )
-    shape = {"bos": 256, "seed": 1, "max_steps": 3, "batch_size": 2}
-    next(Trainer(model, optimizer, examples(), lr_factor=lambda step: 0.5, **shape).steps())
+    half = Schedule(max_steps=6, warmup_steps=2, warmdown=0.0, final=0.0)
+    next(Trainer(model, optimizer, feed(model), schedule=half, max_steps=3).steps())
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.005])
 
 
@@ -129,7 +147,7 @@ def test_nan_stops_before_the_weights_are_touched_and_names_step_and_clips():
     data = examples()
     data[4].states_KTD[0, 2, 3] = float("nan")
     run = trainer(pipeline(), data, batch_size=1)
-    with pytest.raises(NotFiniteError, match=r"step \d: the loss is nan on the batch of clips clip4"):
+    with pytest.raises(NotFiniteError, match=r"step \d: the loss is nan on the batch of clip clip4"):
         list(run.steps())
     assert all(torch.isfinite(parameter).all() for parameter in run.model.parameters())
 

@@ -1,0 +1,42 @@
+"""`key=value` command lines of the commands that take a run rather than a configuration."""
+
+import sys
+from dataclasses import fields
+from typing import TypeVar
+
+from omegaconf import ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from omni.config.check import ConfigError, first_line, suggest
+
+T = TypeVar("T")
+
+
+def read_arguments(schema: type[T], words: list[str], *, doc: str) -> T:
+    """An object of the dataclass `schema` from `key=value` words; `--help` prints `doc` and exits.
+
+    Values are taken as they stand, so a prompt may hold anything. A list's key is given once for each item.
+
+    Raises:
+        ConfigError: an unknown key, a value of another type, a key left out that has no default.
+    """
+    if {"-h", "--help"} & set(words):
+        print(doc)
+        sys.exit(0)
+    arguments, known = OmegaConf.structured(schema), [field.name for field in fields(schema)]
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"{word}: write it as key=value{suggest(key, known)}")
+        if key not in known:
+            raise ConfigError(f"{key}: unknown key{suggest(key, known)}")
+        try:
+            if isinstance(OmegaConf.select(arguments, key), ListConfig):
+                arguments[key].append(value)
+            else:
+                arguments[key] = value
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{key}: {first_line(error)}") from error
+    if left_out := sorted(OmegaConf.missing_keys(arguments)):
+        raise ConfigError(f"{', '.join(left_out)}: left out; see --help")
+    return OmegaConf.to_object(arguments)

@@ -1,0 +1,113 @@
+"""What the training loop eats: an endless row of batches that can be put back to where it was.
+
+A feed has `__next__`, which returns the next batch, `skip`, which passes it over (another process takes it), and
+`state_dict` and `load_state_dict`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Protocol
+
+from omni.data.batch import Batch, collate, draw
+from omni.data.features import EncodedClips, Example
+
+
+class Feed(Protocol):
+    """See the module."""
+
+    def __next__(self) -> Batch: ...
+
+    def skip(self) -> None: ...
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+class ClipFeed:
+    """Encoded clips in shuffled epochs; batch number n is a function of n and the seed alone.
+
+    Args:
+        examples: the encoded clips.
+        check_fits: raises when a clip is too long for the model (`Omni.check_fits`).
+        bos: the token that ends a text.
+        batch_size: clips a batch.
+        seed: of the order.
+    """
+
+    def __init__(
+        self,
+        examples: EncodedClips,
+        *,
+        check_fits: Callable[..., None],
+        bos: int,
+        batch_size: int,
+        seed: int,
+    ):
+        self.examples, self.check_fits = examples, check_fits
+        self.bos, self.batch_size, self.seed = bos, batch_size, seed
+        self.number = 0
+
+    def indices(self, number: int) -> list[int]:
+        """The clips of batch `number`."""
+        return draw(number, size=self.batch_size, clips=len(self.examples), seed=self.seed)
+
+    def encode_ahead(self, batches: int) -> Iterator[Example]:
+        """Encode what the next `batches` need, as far as memory goes, so that a bad clip is met early; yields each."""
+        for example in self.examples.encode_ahead(self.needed(batches)):
+            yield self.checked(example)
+
+    def needed(self, batches: int) -> list[int]:
+        """The clips that the next `batches` are made of."""
+        numbers = range(self.number, self.number + batches)
+        return sorted({index for number in numbers for index in self.indices(number)})
+
+    def checked(self, example: Example) -> Example:
+        self.check_fits(example.id, frames=example.states_KTD.size(1), tokens=len(example.ids_L))
+        return example
+
+    def __next__(self) -> Batch:
+        batch = collate([self.checked(self.examples[i]) for i in self.indices(self.number)], bos=self.bos)
+        self.number += 1
+        return batch
+
+    def skip(self) -> None:
+        self.number += 1
+
+    def state_dict(self) -> dict:
+        return {"number": self.number}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.number = state["number"]
+
+
+class Turns:
+    """A feed of several feeds, each taken as often as its share asks for, the one that lags most first.
+
+    What it gives is of the kind of the feed it comes from.
+    """
+
+    def __init__(self, feeds: dict[str, Feed], shares: dict[str, float]):
+        self.feeds, self.shares = feeds, shares
+        self.taken = dict.fromkeys(feeds, 0)
+
+    def choose(self) -> str:
+        number = sum(self.taken.values()) + 1
+        name = max(self.shares, key=lambda name: self.shares[name] * number - self.taken[name])
+        self.taken[name] += 1
+        return name
+
+    def __next__(self) -> Batch:
+        kind = self.choose()
+        return replace(next(self.feeds[kind]), kind=kind)
+
+    def skip(self) -> None:
+        self.feeds[self.choose()].skip()
+
+    def state_dict(self) -> dict:
+        return {"taken": dict(self.taken), "feeds": {name: feed.state_dict() for name, feed in self.feeds.items()}}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.taken = dict(state["taken"])
+        for name, feed in self.feeds.items():
+            feed.load_state_dict(state["feeds"][name])

@@ -1,0 +1,82 @@
+"""python -m omni.generate: a run goes on from a prompt, and answers what it hears.
+
+python -m omni.generate run=outputs/latest prompt="The sun is"              text
+python -m omni.generate run=outputs/latest audio=question.wav               what a model that hears says to a clip
+python -m omni.generate run=outputs/latest prompt="..." samples=3 temperature=0.8 top_k=50 seed=7
+python -m omni.generate run=outputs/latest chat=true prompt="What is 2+2?"  a turn of a model tuned on conversations
+
+audio can be given more than once; it stands in front of the prompt, in order.
+"""
+
+import sys
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from omni.config.arguments import read_arguments
+from omni.config.trained import Trained, load_trained
+from omni.errors import OmniError
+
+
+@dataclass
+class Generate:
+    """What the command takes; see the module, and `omni.generation.sampling.Settings` for how tokens are drawn."""
+
+    run: str = MISSING
+    prompt: str = ""
+    audio: list[str] = field(default_factory=list)
+    chat: bool = False
+    samples: int = 1
+    max_tokens: int = 128
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+
+
+def main() -> None:
+    """The command. Exit status: 0, or 1 with an error that says what to do."""
+    try:
+        generate(read_arguments(Generate, sys.argv[1:], doc=__doc__))
+    except OmniError as error:
+        print(f"error: {error}".replace("\n", "\n  "), file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def generate(asked: Generate) -> None:
+    """Print what the run says as it comes; several samples one after another when all are done."""
+    trained = load_trained(asked.run, device=asked.device, precision=asked.precision)
+    from omni.generation.engine import Engine
+    from omni.generation.sampling import Settings
+
+    drawn = {name: getattr(asked, name) for name in ("max_tokens", "temperature", "top_k", "top_p", "seed")}
+    engine = Engine(trained.model.backbone, trained.tokenizer)
+    if asked.samples > 1:
+        rows = dict(engine.generate(prompt_of(asked, trained), Settings(**drawn), samples=asked.samples))
+        print("\n\n".join(f"[{number}] {row.text}" for number, row in enumerate(rows, start=1)))
+        return
+    shown = 0
+    for row, _ in engine.generate(prompt_of(asked, trained), Settings(**drawn)):
+        print(row.text[shown:], end="", flush=True)
+        shown = len(row.text)
+    print()
+
+
+def prompt_of(asked: Generate, trained: Trained) -> list:
+    """The segments of the prompt: what is heard, then what is read."""
+    from omni.text.chat import render_prompt
+
+    tokenizer = trained.tokenizer
+    if asked.chat:
+        ids = render_prompt({"messages": [{"role": "user", "content": asked.prompt}]}, tokenizer)
+    else:
+        ids = [tokenizer.bos, *tokenizer.encode(asked.prompt)]
+    return [*(trained.hear(path) for path in asked.audio), ids]
+
+
+if __name__ == "__main__":
+    main()

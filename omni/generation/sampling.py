@@ -1,0 +1,62 @@
+"""From logits to the next token."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from omni.errors import OmniError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to continue a prompt.
+
+    Args:
+        max_tokens: the most tokens to produce.
+        temperature: 0 takes the likeliest token; 1 draws from the model's own distribution.
+        top_k: draw among the k likeliest; None for all of them.
+        top_p: draw among the likeliest that together hold this much probability (Holtzman et al. 2020).
+        seed: of the first sample; sample i draws with seed + i.
+        stop: tokens that end the answer, besides the ends of a turn and of a document.
+
+    Raises:
+        OmniError: a value out of range.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        bounds = {
+            "max_tokens": (self.max_tokens >= 1, "1 or more"),
+            "temperature": (0 <= self.temperature < float("inf"), "0 or more"),
+            "top_k": (self.top_k is None or self.top_k >= 1, "1 or more, or left out"),
+            "top_p": (0 < self.top_p <= 1, "above 0, at most 1"),
+        }
+        for name, (holds, range_) in bounds.items():
+            if not holds:
+                raise OmniError(f"{name}={getattr(self, name)} must be {range_}")
+
+
+def sample(logits_V: Tensor, settings: Settings, generator: torch.Generator) -> int:
+    """Draw a token: top-k, then temperature, then top-p, as nanochat has the first two.
+
+    Logits and generator belong on the CPU, so that a seed means the same on every machine.
+    """
+    if settings.temperature == 0:
+        return int(logits_V.argmax())
+    ids_V = None
+    if settings.top_k is not None or settings.top_p < 1:
+        logits_V, ids_V = logits_V.topk(min(settings.top_k or len(logits_V), len(logits_V)))
+    # The largest logit goes to 0 first: a temperature near 0 would send it to infinity.
+    probabilities_V = torch.softmax((logits_V - logits_V.max()) / settings.temperature, dim=-1)
+    if settings.top_p < 1:
+        likelier_V = probabilities_V.cumsum(-1) - probabilities_V
+        probabilities_V = probabilities_V * (likelier_V < settings.top_p)
+    choice = int(torch.multinomial(probabilities_V, 1, generator=generator))
+    return choice if ids_V is None else int(ids_V[choice])

@@ -1,0 +1,163 @@
+"""A language model of one's own, as its user makes it: tokenizer, base, chat, export, and a run that starts from it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from omni.record.metrics import read_metrics
+
+TINY = [
+    "backbone=gpt_d2",
+    "backbone.sequence_len=64",
+    "backbone.vocab_size=400",
+    "stage.batch_size=2",
+    "logger=[csv]",
+    "device=cpu",
+]
+BASE = ["stage=w0_base", "dataset=text", "dataset.path=text.txt", "backbone.tokenizer=tok", *TINY]
+SHORT = ["stage.max_steps=4", "stage.accumulate=1", "stage.eval_every=2", "stage.eval_tokens=256"]
+
+
+def run(module: str, *words: str, cwd: Path) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", f"omni.{module}", *words]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(line, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+def ok(module: str, *words: str, cwd: Path) -> str:
+    done = run(module, *words, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a corpus, a tokenizer, and a base of four steps, exported."""
+    folder = tmp_path_factory.mktemp("text")
+    words = ["sun", "moon", "rain", "wind", "house", "road", "tree", "bird", "river", "stone"]
+    lines = [f"The {words[i % 10]} is near the {words[(i * 7 + i // 10) % 10]}, said number {i}." for i in range(9000)]
+    (folder / "text.txt").write_text("\n\n".join(lines))
+    ok("prepare", *BASE, cwd=folder)
+    ok("train", *BASE, *SHORT, cwd=folder)
+    ok("export", "run=outputs/latest", "to=base", cwd=folder)
+    return folder
+
+
+def newest(place: Path, stage: str) -> Path:
+    return max((place / "outputs" / "runs" / stage).iterdir())
+
+
+def test_a_base_leaves_scores_samples_and_its_tokenizer(place):
+    folder = newest(place, "w0_base")
+    metrics = read_metrics(folder / "metrics.csv")
+    assert [step for step, _ in metrics["bpb"]] == [2, 4]
+    assert 0 < metrics["bpb"][-1][1] < 8
+    assert (folder / "tokenizer.json").read_bytes() == (place / "tok" / "tokenizer.json").read_bytes()
+    samples = (folder / "samples.txt").read_text().splitlines()
+    assert len([line for line in samples if line.startswith("step 4: The sun is|")]) == 1
+    config = json.loads((place / "base" / "config.json").read_text())
+    assert (config["n_layer"], config["vocab_size"]) == (2, 400)
+
+
+def test_prepare_leaves_what_is_there(place):
+    before = (place / "tok" / "tokenizer.json").stat().st_mtime_ns
+    assert "tok is there" in ok("prepare", *BASE, cwd=place)
+    assert (place / "tok" / "tokenizer.json").stat().st_mtime_ns == before
+
+
+def test_a_run_resumed_after_its_data_moved_says_so_and_one_in_place_goes_on_to_the_bit(place):
+    whole = ok("train", *BASE, *SHORT, "stage.checkpoint_every=2", "stage.checkpoints_kept=9", cwd=place)
+    folder = newest(place, "w0_base")
+    expected = (folder / "metrics.csv").read_bytes()
+    assert "step 4" in whole
+    for step in ("step_000004",):
+        for file in (folder / "checkpoints" / step).iterdir():
+            file.unlink()
+        (folder / "checkpoints" / step).rmdir()
+    moved = (place / "text.txt").rename(place / "elsewhere.txt")
+    gone = run("train", f"resume={folder}", cwd=place)
+    assert gone.returncode == 1
+    assert "text.txt" in gone.stderr
+    moved.rename(place / "text.txt")
+    ok("train", f"resume={folder}", cwd=place)
+    assert (folder / "metrics.csv").read_bytes() == expected
+
+
+def test_a_base_goes_on_from_a_prompt_and_samples_repeat(place):
+    one = ok("generate", "run=outputs/latest", "prompt=The sun", "max_tokens=8", cwd=place)
+    assert one == ok("generate", "run=outputs/latest", "prompt=The sun", "max_tokens=8", "top_k=1", cwd=place)
+    two = ok("generate", "run=outputs/latest", "prompt=The", "temperature=1", "samples=2", "seed=5", cwd=place)
+    assert two == ok("generate", "run=outputs/latest", "prompt=The", "temperature=1", "samples=2", "seed=5", cwd=place)
+    assert two.startswith("[1] ")
+    assert "\n[2] " in two
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run=nowhere"], "run: nowhere is no run folder"),
+        (["prompt=a"], "run: left out"),
+        (["run=outputs/latest", "propmt=a"], "propmt: unknown key; did you mean prompt?"),
+        (["run=outputs/latest", "audio=a.wav"], "this run (w0_base) is of text alone"),
+        (["run=outputs/latest", "top_p=2"], "top_p=2.0 must be"),
+    ],
+)
+def test_generate_says_what_is_wrong(place, words, said):
+    done = run("generate", *words, cwd=place)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_chat_starts_from_the_base_and_speaks_its_tokens(place):
+    rows = [
+        {"messages": [{"role": "user", "content": f"Say {i}"}, {"role": "assistant", "content": f"{i} it is"}]}
+        for i in range(200)
+    ]
+    (place / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ["stage=w0_chat", "dataset=chats", "dataset.path=chats.jsonl", "backbone.init_from=base"]
+    ok("train", *words, *TINY, *SHORT, cwd=place)
+    record = json.loads((newest(place, "w0_chat") / "run.json").read_text())
+    assert record["backbone"]["source"] == "base/model.safetensors"
+    assert len(record["backbone"]["sha256"]) == 64
+    ok("generate", "run=outputs/latest", "chat=true", "prompt=Say 3", "max_tokens=5", cwd=place)
+
+
+def test_w1_hears_with_a_base_of_ones_own(place):
+    words = ["encoder=whisper_random", "backbone=gpt_d2", "backbone.init_from=base", "stage.max_steps=2"]
+    words += ["stage.gate.threshold=null", "backbone.sequence_len=256", "logger=[csv]", "device=cpu"]
+    short = run("train", *words, cwd=place)
+    assert short.returncode == 1
+    assert "set backbone.vocab_size=400" in short.stderr
+    ok("train", *words, "backbone.vocab_size=400", cwd=place)
+    heard = ok("generate", "run=outputs/latest", "audio=data/audio_smoke/low_tone.wav", "max_tokens=4", cwd=place)
+    assert heard.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["backbone.tokenizer=nothere"], "`python -m omni.prepare` with the same overrides trains one"),
+        (["dataset.path=empty.txt"], "empty.txt"),
+        (["dataset.path=none.txt"], "none.txt: no such text file"),
+        (["encoder=whisper_random", "projector=mlp"], "dataset: omni.data.text.Corpus gives text"),
+        (["projector=mlp"], "encoder: null builds nothing"),
+    ],
+)
+def test_train_says_what_is_wrong_with_text(place, words, said):
+    (place / "empty.txt").write_text("")
+    done = run("train", *BASE, *words, *SHORT, cwd=place)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_clips_are_no_text(place):
+    words = [word for word in BASE if not word.startswith("dataset")]
+    done = run("train", *words, *SHORT, "dataset=audio_smoke", cwd=place)
+    assert done.returncode == 1
+    assert "dataset: omni.data.clips.audio_smoke gives clips" in done.stderr

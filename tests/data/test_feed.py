@@ -1,0 +1,134 @@
+"""Feeds of several kinds taken in turn, and copies of sentences that are soft, stretched and worn."""
+
+import numpy as np
+import pytest
+import torch
+
+from omni.data.batch import Batch
+from omni.data.copies import BLANK, Copies, Wear, soften, split_sentences
+from omni.data.feed import Turns
+from omni.text.tokenizer import IGNORE, ByteTokenizer
+
+TEXTS = ["the cat sat on the mat", "a dog ran home today", "You couldn't pilot a bag!", "it is late, go to bed"] * 9
+CLEAN = Wear(rate=(4.0, 4.0), blanks=0.0, spelled=0.0, spoken=0.0, confusion=0.0, lost=0.0, noise=0.0)
+
+
+def copies(soft: bool = True, wear: Wear | None = None, seed: int = 1) -> Copies:
+    table = torch.randn(320, 64, generator=torch.Generator().manual_seed(0))
+    keys = {"tokenizer": ByteTokenizer(), "embeddings": lambda: table, "batch_size": 4}
+    return Copies(TEXTS, soft=soft, seed=seed, wear=wear, **keys)
+
+
+def test_only_the_sentence_is_graded_and_it_ends():
+    batch = next(copies())
+    idx, targets = batch.inputs["idx_BL"], batch.inputs["targets_BL"]
+    tokenizer = ByteTokenizer()
+    for row in range(4):
+        graded = targets[row][targets[row] != IGNORE].tolist()
+        assert graded[-1] == tokenizer.bos
+        assert tokenizer.decode(graded[:-1]) in TEXTS
+        assert idx[row, : len(graded)].tolist() == [tokenizer.bos, *graded[:-1]]
+    assert batch.graded == int((targets != IGNORE).sum())
+    rows, columns, _ = batch.inputs["audio_features"].shape
+    assert (rows, columns % 32) == (4, 0)
+    assert 0 <= columns - int(batch.inputs["audio_lengths"].max()) < 32
+
+
+def test_an_unworn_copy_spells_the_sentence_in_soft_tokens():
+    feed = copies(wear=CLEAN)
+    table = feed.embeddings()
+    batch = next(feed)
+    normed = table / table.square().mean(-1, keepdim=True).sqrt()
+    for row in range(4):
+        soft = batch.inputs["audio_features"][row, : batch.inputs["audio_lengths"][row]]
+        nearest = [int(i) for i, scale in zip((soft @ normed.T).argmax(-1), soft.abs().amax(-1), strict=True) if scale]
+        graded = batch.inputs["targets_BL"][row]
+        # A letter lasts 0.6 to 1.5 soft tokens, so each is heard about once, some twice, few not at all.
+        heard, wanted = set(nearest), set(graded[graded >= 0].tolist()) - {256}
+        assert len(heard & wanted) >= 0.8 * len(wanted)
+        assert len(heard - wanted) <= 2
+
+
+def test_a_copy_from_tokens_stands_in_front_of_the_sentence_and_is_not_graded():
+    batch = next(copies(soft=False, wear=CLEAN))
+    assert "audio_features" not in batch.inputs
+    for idx, targets in zip(batch.inputs["idx_BL"].tolist(), batch.inputs["targets_BL"].tolist(), strict=True):
+        start = idx.index(256)
+        assert start > 0
+        assert set(targets[:start]) == {IGNORE}
+        assert set(idx[:start]) <= {token for token in targets if token >= 0}
+
+
+def test_a_copy_is_worn_in_every_way_asked_for():
+    random = np.random.default_rng(0)
+    table = torch.randn(20, 8)
+    copy = np.array([[3, 3, 3, 3], [BLANK] * 4, [5, 5, 3, 3]])
+    clean = soften([copy], table, CLEAN, random)[0]
+    normed = table / table.square().mean(-1, keepdim=True).sqrt()
+    torch.testing.assert_close(clean[0], normed[3])
+    assert clean[1].abs().max() == 0
+    torch.testing.assert_close(clean[2], (normed[3] + normed[5]) / 2)
+    for worn in ({"confusion": 1.0}, {"noise": 1.0}, {"lost": 1.0}):
+        other = soften([np.repeat(copy, 50, axis=0)], table, Wear(**{**CLEAN.__dict__, **worn}), random)[0]
+        assert not torch.allclose(other, clean.repeat_interleave(50, 0)), worn
+
+
+def test_longer_words_last_longer_and_pauses_take_time():
+    tight, loose = copies(wear=CLEAN), copies(wear=Wear(**{**CLEAN.__dict__, "rate": (8.0, 8.0)}))
+    short, long = (int(next(feed).inputs["audio_lengths"].sum()) for feed in (tight, loose))
+    assert 1.5 < long / short < 2.5
+    paused = next(copies(wear=Wear(**{**CLEAN.__dict__, "blanks": 1.0})))
+    assert int(paused.inputs["audio_lengths"].sum()) > 1.3 * short
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_copies_go_on_where_they_were(soft):
+    first, second = copies(soft), copies(soft)
+    batches = [next(first) for _ in range(4)]
+    second.skip()
+    second.load_state_dict({"number": 2})
+    again = next(second)
+    assert again.names == batches[2].names
+    assert all(torch.equal(again.inputs[key], batches[2].inputs[key]) for key in again.inputs)
+    assert next(copies(soft, seed=2)).names != batches[0].names
+
+
+def test_sentences_are_what_could_be_said():
+    text = "Hello there, my friend. x = y + z[3]; Go! This one is fine, too.\nSo is the last one"
+    assert list(split_sentences(text)) == ["Hello there, my friend.", "This one is fine, too.", "So is the last one"]
+
+
+class Numbers:
+    def __init__(self, name: str):
+        self.name, self.number = name, 0
+
+    def __next__(self):
+        self.number += 1
+        return Batch({}, graded=0, names=[f"{self.name}{self.number}"])
+
+    def skip(self):
+        self.number += 1
+
+    def state_dict(self):
+        return {"number": self.number}
+
+    def load_state_dict(self, state):
+        self.number = state["number"]
+
+
+def test_each_feed_has_its_share_and_the_turns_go_on():
+    def turns():
+        return Turns({name: Numbers(name) for name in "abc"}, {"a": 0.5, "b": 0.3, "c": 0.2})
+
+    whole = turns()
+    taken = [next(whole).names[0] for _ in range(100)]
+    assert [sum(name[0] == letter for name in taken) for letter in "abc"] == [50, 30, 20]
+    assert {name[0] for name in taken[:4]} == set("abc")
+    first, second = turns(), turns()
+    for _ in range(37):
+        next(first)
+    second.load_state_dict(first.state_dict())
+    second.skip()
+    batches = [next(second) for _ in range(62)]
+    assert [batch.names[0] for batch in batches] == taken[38:]
+    assert all(batch.kind == batch.names[0][0] for batch in batches)

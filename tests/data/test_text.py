@@ -1,0 +1,82 @@
+"""Corpora as feeds, and the starter's diet."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from omni.data.diet import Diet
+from omni.data.text import Corpus
+from omni.text.tokenizer import ByteTokenizer
+
+GIVEN = {"tokenizer": ByteTokenizer(), "batch_size": 2, "row_tokens": 32, "device": torch.device("cpu")}
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Corpus:
+    rows = [json.dumps({"text": f"Document {i} tells of the number {i * i}."}) for i in range(300)]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    return Corpus(path=str(tmp_path / "a.jsonl"))
+
+
+def feed(corpus: Corpus):
+    return corpus.feed(embeddings=lambda: torch.randn(320, 8), seed=1, **GIVEN)
+
+
+def test_rows_are_full_and_ask_for_the_next_token(corpus):
+    batch = next(feed(corpus))
+    idx, targets = batch.inputs["idx_BL"], batch.inputs["targets_BL"]
+    assert idx.shape == targets.shape == (2, 32)
+    assert torch.equal(idx[:, 1:], targets[:, :-1])
+    assert batch.graded == 64
+    assert batch.names == ["text rows 0 to 1"]
+
+
+def test_a_feed_goes_on_where_it_was_and_skipping_is_taking(corpus):
+    whole = feed(corpus)
+    batches = [next(whole) for _ in range(6)]
+    cut, again = feed(corpus), feed(corpus)
+    next(cut)
+    cut.skip()
+    state = cut.state_dict()
+    again.load_state_dict(state)
+    for expected in batches[2:]:
+        assert torch.equal(next(again).inputs["idx_BL"], expected.inputs["idx_BL"])
+
+
+def test_held_out_text_is_always_the_same_and_never_trained_on(corpus):
+    given = GIVEN | {"tokens": 128}
+    first, second = corpus.held_out(**given), corpus.held_out(**given)
+    assert len(first) == 2
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, second, strict=True))
+    held_out = {number for rows, _ in first for number in numbers(rows)}
+    served = feed(corpus)
+    trained = {number for _ in range(300) for number in numbers(next(served).inputs["idx_BL"])}
+    assert held_out <= {99, 199, 299}
+    assert held_out
+    assert len(trained) > 200
+    assert not trained & {99, 199, 299}
+
+
+def numbers(rows: torch.Tensor) -> list[int]:
+    """The documents in some rows, by their own numbers."""
+    return [int(n) for row in rows for n in re.findall(r"Document (\d+) ", ByteTokenizer().decode(row.tolist()))]
+
+
+def test_the_diet_serves_text_and_copies_in_their_shares(tmp_path, monkeypatch):
+    lines = "\n".join(
+        json.dumps({"text": f"A bird sang {i} songs.\nThe night was long and the road was wet."}) for i in range(300)
+    )
+    (tmp_path / "a.jsonl").write_text(lines)
+    monkeypatch.setattr("omni.data.diet.read_dialogue", lambda path: ["Good evening, said the man."] * 200)
+    monkeypatch.setattr(
+        Diet, "documents", lambda self, split, seed=0: Corpus(path=str(tmp_path / "a.jsonl")).documents(split, seed)
+    )
+    diet = Diet(folder="x", packages="y", dialogue="z", soft=0.4, hard=0.1, copies=3)
+    served = diet.feed(embeddings=lambda: torch.randn(320, 8), seed=1, **GIVEN)
+    batches = [next(served) for _ in range(20)]
+    assert [sum(batch.kind == kind for batch in batches) for kind in ("text", "soft", "hard")] == [10, 8, 2]
+    copied = {name for batch in batches if batch.kind != "text" for name in batch.names}
+    assert "the copy of 'Good evening, said the man.'" in copied
+    assert "the copy of 'The night was long and the road was wet.'" in copied
