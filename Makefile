@@ -4,10 +4,15 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: smoke test test-slow lint clean
+.PHONY: smoke base test test-slow lint clean
 
 smoke: $(INSTALLED)  ## W1: five clips, fifty steps, a falling curve
 	$(RUN) -m omni.train
+
+base: $(INSTALLED)  ## data/starter again: the small language model, from Debian's text
+	$(RUN) -m omni.prepare experiment=starter
+	$(RUN) -m omni.train experiment=starter
+	$(RUN) -m omni.export run=outputs/latest to=data/starter
 
 test: $(INSTALLED)  ## everything but the slow tests
 	$(RUN) -m pytest

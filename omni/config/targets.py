@@ -144,6 +144,7 @@ class Diet(DebianText):
     soft: float = MISSING
     hard: float = MISSING
     copies: int = MISSING
+    ripening: int = MISSING
 
 
 @dataclass

@@ -9,6 +9,10 @@ that has met such rows knows what to do with them: write down what they say. Eac
 3. **blur**: a row is the mean of the embeddings of what sounds during it, as a stack of encoder frames is;
 4. **wear**: wrong pieces mix in, rows are lost, noise lies over everything.
 
+How far a copy is from a row a token depends on its difficulty, a number from 0 to 1. Worn copies alone teach nothing in
+hours; from plain ones a model learns to repeat in minutes, and then follows (experiments/starter). So difficulties are
+drawn evenly from 0 to a bound that rises.
+
 Shape letters: B batch, P pieces, S soft tokens, K moments a soft token, L text tokens, C width, V vocabulary.
 """
 
@@ -39,7 +43,7 @@ NEIGHBOURS = 16
 
 @dataclass(frozen=True)
 class Wear:
-    """Bounds of what each sentence draws for itself.
+    """What a copy of difficulty 1 may have to bear; one of difficulty .3 bears .3 of it.
 
     rate: fewest and most soft tokens that four letters last. blanks: share of pieces with a pause behind.
     spelled: share of sentences cut finer than the tokenizer does. spoken: share without capitals and punctuation.
@@ -66,7 +70,8 @@ class Copies:
         batch_size: sentences a batch.
         soft: copies are soft tokens; else they are tokens, each repeated as often as it sounds, blanks left out.
         seed: of the order and of everything drawn.
-        wear: how worn the copies are.
+        ripening: batches over which the greatest difficulty rises from 0 to 1.
+        wear: how worn the copies are at most.
     """
 
     def __init__(
@@ -78,25 +83,31 @@ class Copies:
         batch_size: int,
         soft: bool,
         seed: int,
+        ripening: int = 0,
         wear: Wear | None = None,
     ):
         self.sentences = sorted(sentences, key=len)
         self.tokenizer, self.embeddings = tokenizer, embeddings
-        self.batch_size, self.soft, self.seed, self.wear = batch_size, soft, seed, wear or Wear()
+        self.batch_size, self.soft, self.seed = batch_size, soft, seed
+        self.ripening, self.wear = ripening, wear or Wear()
         self.bytes_of = tokenizer.token_bytes()
         self.number = 0
 
     def __next__(self) -> Batch:
         random = np.random.default_rng([self.seed, self.number])
+        hardest = min(1.0, self.number / self.ripening) if self.ripening else 1.0
         self.number += 1
-        texts = self.draw(random)
-        copies = [self.stretch(self.pieces(text, random), random) for text in texts]
+        texts, difficulties = self.draw(random), random.uniform(0, hardest, self.batch_size)
+        copies = [
+            self.stretch(self.pieces(text, difficulty, random), difficulty, random)
+            for text, difficulty in zip(texts, difficulties, strict=True)
+        ]
         ids = [torch.tensor([self.tokenizer.bos, *row]) for row in self.tokenizer.encode_batch(texts)]
         targets = [torch.cat([row[1:], row[:1]]) for row in ids]
         table_VC = self.embeddings().detach()
         inputs = {}
         if self.soft:
-            soft = soften(copies, table_VC, self.wear, random)
+            soft = soften(copies, difficulties, table_VC, self.wear, random)
             inputs["audio_features"] = pad(soft, 0.0)
             inputs["audio_lengths"] = torch.tensor([len(row) for row in soft], device=table_VC.device)
         else:
@@ -116,30 +127,28 @@ class Copies:
         first = random.integers(len(self.sentences) - reach + 1)
         return [self.sentences[first + i] for i in random.integers(reach, size=self.batch_size)]
 
-    def pieces(self, text: str, random: np.random.Generator) -> list[list[int]]:
-        """The sentence as it sounds, cut into pieces: the token ids of each."""
-        if random.random() < self.wear.spoken:
+    def pieces(self, text: str, difficulty: float, random: np.random.Generator) -> list[int]:
+        """The sentence as it sounds, cut into pieces: token ids."""
+        if random.random() < difficulty * self.wear.spoken:
             text = re.sub(r"[^\w' ]+", "", text.lower())
-        if random.random() >= self.wear.spelled:
-            return [[token] for token in self.tokenizer.encode(text)]
-        letters = random.integers(1, 4)
-        cuts = np.flatnonzero(random.random(len(text)) < 1 / letters).tolist()
-        bounds = [0, *cuts, len(text)]
-        return self.tokenizer.encode_batch([text[a:b] for a, b in pairwise(bounds) if a < b])
+        if random.random() >= difficulty * self.wear.spelled:
+            return self.tokenizer.encode(text)
+        cuts = np.flatnonzero(random.random(len(text)) < 1 / random.integers(1, 4)).tolist()
+        chunks = [text[a:b] for a, b in pairwise([0, *cuts, len(text)]) if a < b]
+        return [token for piece in self.tokenizer.encode_batch(chunks) for token in piece]
 
-    def stretch(self, pieces: list[list[int]], random: np.random.Generator) -> np.ndarray:
-        """What sounds at each moment: ids (S, K)."""
-        wear, bytes_of = self.wear, self.bytes_of
-        ids, lasts = [BLANK], [random.exponential(2.0)]
-        rate = random.uniform(*wear.rate) / 4
-        for token in (token for piece in pieces for token in piece):
+    def stretch(self, pieces: list[int], difficulty: float, random: np.random.Generator) -> np.ndarray:
+        """What sounds at each moment: ids (S, K). At difficulty 0 each piece lasts one soft token."""
+        rate = random.uniform(*self.wear.rate) / 4
+        ids, lasts = [BLANK], [difficulty * random.exponential(2.0)]
+        for token in pieces:
             ids.append(token)
-            lasts.append(rate * bytes_of[token] * random.uniform(0.6, 1.5))
-            if random.random() < wear.blanks:
+            lasts.append(1 - difficulty + difficulty * rate * self.bytes_of[token] * random.uniform(0.6, 1.5))
+            if random.random() < difficulty * self.wear.blanks:
                 ids.append(BLANK)
                 lasts.append(random.exponential(1.0))
         ids.append(BLANK)
-        lasts.append(random.exponential(2.0))
+        lasts.append(difficulty * random.exponential(2.0))
         ends = np.cumsum(lasts)
         moments = np.arange(max(1, round(ends[-1])) * MOMENTS) / MOMENTS
         sounding = np.searchsorted(ends, moments, side="right").clip(max=len(ids) - 1)
@@ -164,24 +173,25 @@ def pad(rows: list[Tensor], value: float) -> Tensor:
     return padded
 
 
-def soften(copies: list[np.ndarray], table_VC: Tensor, wear: Wear, random: np.random.Generator) -> list[Tensor]:
-    """Soft tokens (S, C) for each copy's ids (S, K); the draws of a sentence hold for all its rows."""
+def soften(
+    copies: list[np.ndarray], difficulties: np.ndarray, table_VC: Tensor, wear: Wear, random: np.random.Generator
+) -> list[Tensor]:
+    """Soft tokens (S, C) for each copy's ids (S, K); what a sentence draws holds for all its rows."""
     lengths = [len(copy) for copy in copies]
-    rows = np.repeat(np.arange(len(copies)), lengths)
+    device, rows = table_VC.device, np.repeat(np.arange(len(copies)), lengths)
 
-    def per_sentence(high: float) -> Tensor:
-        return torch.from_numpy(random.uniform(0, high, len(copies))[rows]).float().to(table_VC.device)[:, None]
+    def up_to(most: float) -> Tensor:
+        drawn = random.uniform(0, most * difficulties)
+        return torch.from_numpy(drawn[rows]).float().to(device)[:, None]
 
-    ids_SK = torch.from_numpy(np.concatenate(copies)).to(table_VC.device)
-    wrong_SK = torch.from_numpy(random.integers(len(table_VC), size=ids_SK.shape)).to(table_VC.device)
-    table_VC, sounds_SK = rms_norm(table_VC.float()), (ids_SK != BLANK)[..., None]
-    weight = per_sentence(wear.confusion)
-    soft_SC = ((1 - weight) * (table_VC[ids_SK.clamp(min=0)] * sounds_SK).mean(1)) + (
-        weight * (table_VC[wrong_SK] * sounds_SK).mean(1)
-    )
-    kept = torch.from_numpy(random.random(len(rows))).to(table_VC.device)[:, None] >= per_sentence(wear.lost)
-    noise_SC = torch.from_numpy(random.standard_normal(soft_SC.shape, dtype=np.float32)).to(table_VC.device)
-    return list((soft_SC * kept + per_sentence(wear.noise) * noise_SC).split(lengths))
+    ids_SK = torch.from_numpy(np.concatenate(copies)).to(device)
+    wrong_SK = torch.from_numpy(random.integers(len(table_VC), size=ids_SK.shape)).to(device)
+    table_VC, sounds_SK1, weight = rms_norm(table_VC.float()), (ids_SK != BLANK)[..., None], up_to(wear.confusion)
+    right_SC, wrong_SC = ((table_VC[ids.clamp(min=0)] * sounds_SK1).mean(1) for ids in (ids_SK, wrong_SK))
+    kept = torch.from_numpy(random.random(len(rows))).to(device)[:, None] >= up_to(wear.lost)
+    noise_SC = torch.from_numpy(random.standard_normal(right_SC.shape, dtype=np.float32)).to(device)
+    soft_SC = ((1 - weight) * right_SC + weight * wrong_SC) * kept + up_to(wear.noise) * noise_SC
+    return list(soft_SC.split(lengths))
 
 
 def split_sentences(text: str) -> Iterator[str]:

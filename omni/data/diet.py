@@ -20,19 +20,24 @@ class Diet(DebianText):
         soft: share of the batches that are copies from soft tokens.
         hard: share of the batches that are copies from tokens.
         copies: sentences a batch of copies.
+        ripening: batches of copies over which the hardest become as worn as `Wear` says.
     """
 
-    def __init__(self, *, folder: str, packages: str, dialogue: str, soft: float, hard: float, copies: int):
+    def __init__(
+        self, *, folder: str, packages: str, dialogue: str, soft: float, hard: float, copies: int, ripening: int
+    ):
         super().__init__(folder=folder, packages=packages, dialogue=dialogue)
         self.shares = {"text": 1 - soft - hard, "soft": soft, "hard": hard}
-        self.copies = copies
+        self.copies, self.ripening = copies, ripening
 
     def feed(self, *, seed: int, **given: Any) -> Feed:
         """See `Corpus.feed`."""
         sentences = [*self.sentences(), *DIALOGUE_ROUNDS * read_dialogue(self.dialogue)]
         keys = {"tokenizer": given["tokenizer"], "embeddings": given["embeddings"], "batch_size": self.copies}
+        ripening = {"soft": self.ripening, "hard": round(self.ripening * self.shares["hard"] / self.shares["soft"])}
         feeds = {"text": super().feed(seed=seed, **given)}
-        feeds |= {name: Copies(sentences, soft=name == "soft", seed=seed, **keys) for name in ("soft", "hard")}
+        for name, batches in ripening.items():
+            feeds[name] = Copies(sentences, soft=name == "soft", seed=seed, ripening=batches, **keys)
         return Turns(feeds, self.shares)
 
     def sentences(self) -> list[str]:

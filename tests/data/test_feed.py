@@ -13,10 +13,10 @@ TEXTS = ["the cat sat on the mat", "a dog ran home today", "You couldn't pilot a
 CLEAN = Wear(rate=(4.0, 4.0), blanks=0.0, spelled=0.0, spoken=0.0, confusion=0.0, lost=0.0, noise=0.0)
 
 
-def copies(soft: bool = True, wear: Wear | None = None, seed: int = 1) -> Copies:
+def copies(soft: bool = True, wear: Wear | None = None, seed: int = 1, ripening: int = 0) -> Copies:
     table = torch.randn(320, 64, generator=torch.Generator().manual_seed(0))
     keys = {"tokenizer": ByteTokenizer(), "embeddings": lambda: table, "batch_size": 4}
-    return Copies(TEXTS, soft=soft, seed=seed, wear=wear, **keys)
+    return Copies(TEXTS, soft=soft, seed=seed, wear=wear, ripening=ripening, **keys)
 
 
 def test_only_the_sentence_is_graded_and_it_ends():
@@ -32,6 +32,22 @@ def test_only_the_sentence_is_graded_and_it_ends():
     rows, columns, _ = batch.inputs["audio_features"].shape
     assert (rows, columns % 32) == (4, 0)
     assert 0 <= columns - int(batch.inputs["audio_lengths"].max()) < 32
+
+
+def test_the_first_copies_of_a_ripening_feed_are_plain_and_the_last_are_worn():
+    feed = copies(ripening=1000)
+    table = feed.embeddings()
+    normed = table / table.square().mean(-1, keepdim=True).sqrt()
+    batch = next(feed)
+    for row in range(4):
+        ids = batch.inputs["idx_BL"][row]
+        said = ids[1 : int((batch.inputs["targets_BL"][row] >= 0).sum())]
+        soft = batch.inputs["audio_features"][row, : batch.inputs["audio_lengths"][row]]
+        torch.testing.assert_close(soft, normed[said])
+    feed.load_state_dict({"number": 1000})
+    ripe, worn = next(feed), copies()
+    worn.load_state_dict({"number": 1000})
+    assert torch.equal(ripe.inputs["audio_features"], next(worn).inputs["audio_features"])
 
 
 def test_an_unworn_copy_spells_the_sentence_in_soft_tokens():
@@ -63,22 +79,22 @@ def test_a_copy_is_worn_in_every_way_asked_for():
     random = np.random.default_rng(0)
     table = torch.randn(20, 8)
     copy = np.array([[3, 3, 3, 3], [BLANK] * 4, [5, 5, 3, 3]])
-    clean = soften([copy], table, CLEAN, random)[0]
+    clean = soften([copy], np.ones(1), table, CLEAN, random)[0]
     normed = table / table.square().mean(-1, keepdim=True).sqrt()
     torch.testing.assert_close(clean[0], normed[3])
     assert clean[1].abs().max() == 0
     torch.testing.assert_close(clean[2], (normed[3] + normed[5]) / 2)
     for worn in ({"confusion": 1.0}, {"noise": 1.0}, {"lost": 1.0}):
-        other = soften([np.repeat(copy, 50, axis=0)], table, Wear(**{**CLEAN.__dict__, **worn}), random)[0]
+        other = soften([np.repeat(copy, 50, axis=0)], np.ones(1), table, Wear(**{**CLEAN.__dict__, **worn}), random)[0]
         assert not torch.allclose(other, clean.repeat_interleave(50, 0)), worn
 
 
 def test_longer_words_last_longer_and_pauses_take_time():
-    tight, loose = copies(wear=CLEAN), copies(wear=Wear(**{**CLEAN.__dict__, "rate": (8.0, 8.0)}))
+    tight, loose = copies(wear=CLEAN), copies(wear=Wear(**{**CLEAN.__dict__, "rate": (16.0, 16.0)}))
     short, long = (int(next(feed).inputs["audio_lengths"].sum()) for feed in (tight, loose))
-    assert 1.5 < long / short < 2.5
+    assert 1.6 < long / short < 3.4
     paused = next(copies(wear=Wear(**{**CLEAN.__dict__, "blanks": 1.0})))
-    assert int(paused.inputs["audio_lengths"].sum()) > 1.3 * short
+    assert int(paused.inputs["audio_lengths"].sum()) > 1.2 * short
 
 
 @pytest.mark.parametrize("soft", [True, False])

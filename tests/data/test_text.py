@@ -73,7 +73,7 @@ def test_the_diet_serves_text_and_copies_in_their_shares(tmp_path, monkeypatch):
     monkeypatch.setattr(
         Diet, "documents", lambda self, split, seed=0: Corpus(path=str(tmp_path / "a.jsonl")).documents(split, seed)
     )
-    diet = Diet(folder="x", packages="y", dialogue="z", soft=0.4, hard=0.1, copies=3)
+    diet = Diet(folder="x", packages="y", dialogue="z", soft=0.4, hard=0.1, copies=3, ripening=9)
     served = diet.feed(embeddings=lambda: torch.randn(320, 8), seed=1, **GIVEN)
     batches = [next(served) for _ in range(20)]
     assert [sum(batch.kind == kind for batch in batches) for kind in ("text", "soft", "hard")] == [10, 8, 2]
