@@ -47,7 +47,6 @@ class Prompt:
 
     def piece(self, start: int, stop: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The positions from `start` to `stop` as `GPT.states` takes them: ids, and the audio as keywords."""
-        stop = min(stop, self.length)
         first, last = bisect_left(self.places, start), bisect_left(self.places, stop)
         places = torch.tensor(self.places[first:last], dtype=torch.long, device=self.ids_L.device) - start
         audio = {"audio_features": self.audio_SC[None, first:last], "audio_positions": places[None]}

@@ -26,8 +26,9 @@ from torch.nn import functional as F
 from omni.errors import OmniError
 from omni.model.attention import Attention, Context, Rotary, rms_norm
 from omni.model.kv_cache import Chunk, KVCache
+from omni.model.mlp import MLP
 from omni.model.precision import Embedding, Linear
-from omni.model.stream import Stream, counts, weave
+from omni.model.stream import Stream, weave
 from omni.text.tokenizer import IGNORE
 
 SOFTCAP = 15.0
@@ -41,31 +42,6 @@ def window_sizes(pattern: str, n_layer: int, sequence_len: int) -> list[int]:
     short = math.ceil(sequence_len / 4 / 128) * 128
     sizes = [short if pattern[i % len(pattern)].upper() == "S" else sequence_len for i in range(n_layer)]
     return [*sizes[:-1], sequence_len]
-
-
-class ReLUSquared(torch.autograd.Function):
-    """relu(x)^2, which keeps one tensor for the backward pass and writes one, where autograd would write four."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        positive = x.relu()
-        ctx.save_for_backward(positive)
-        return positive.square()
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        (positive,) = ctx.saved_tensors
-        return (gradient * positive).mul_(2)
-
-
-class MLP(nn.Module):
-    def __init__(self, n_embd: int):
-        super().__init__()
-        self.c_fc = Linear(n_embd, 4 * n_embd)
-        self.c_proj = Linear(4 * n_embd, n_embd)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(ReLUSquared.apply(self.c_fc(x)))
 
 
 class Block(nn.Module):
@@ -172,7 +148,7 @@ class GPT(nn.Module):
         attention, device = self.transformer.h[0].attn, self.lm_head.weight.device
         shape = (len(self.transformer.h), 2, rows, attention.n_kv_head, columns, attention.head_dim)
         return KVCache(
-            torch.empty(shape, dtype=self.dtype, device=device),
+            torch.zeros(shape, dtype=self.dtype, device=device),
             torch.zeros(rows, self.n_embd, dtype=self.dtype, device=device),
         )
 
@@ -235,22 +211,21 @@ class GPT(nn.Module):
             audio_positions: where they stand (B, S), ascending, counted from the start of this call; text fills the
                 other places in order. In front of the text when absent.
             text_lengths: how many of the L count, per row (B,). Only a cache has to know.
-            kv_cache: what came before; this call is added to it. No gradient flows into the past.
+            kv_cache: what came before, for inference; this call is added to it.
 
         Raises:
             OmniError: more positions than the rotary cache holds, or audio positions that do not fit the stream.
         """
-        if audio_features is None:
-            audio_features = torch.zeros(idx.size(0), 0, self.n_embd, device=idx.device)
-        columns = audio_features.size(1) + idx.size(1)
-        self.check_reach(columns + (0 if kv_cache is None else max(kv_cache.lengths)))
-        text_BLC = self.embed(idx, text_lengths, kv_cache)
-        stream = weave(text_BLC, idx, rms_norm(audio_features.to(self.dtype)), audio_lengths, audio_positions)
-        chunk = None if kv_cache is None else kv_cache.open(columns)
-        x_BTC = self.blocks(stream, chunk)
+        soft = 0 if audio_features is None else audio_features.size(1)
+        columns = soft + idx.size(1)
+        self.check_reach(columns if kv_cache is None else max(kv_cache.lengths) + columns)
+        stream = Stream(self.embed(idx, text_lengths, kv_cache), idx)
+        if soft:
+            stream = weave(stream, rms_norm(audio_features.to(self.dtype)), audio_lengths, audio_positions)
+        x_BTC = self.blocks(stream, None if kv_cache is None else kv_cache.open(columns))
         if kv_cache is not None:
-            text, audio = counts(text_lengths, idx), counts(audio_lengths, audio_features)
-            kv_cache.close([t + a for t, a in zip(text, audio, strict=True)])
+            text = idx.size(1) if text_lengths is None else text_lengths
+            kv_cache.close(text + (soft if audio_lengths is None else audio_lengths))
         return stream.text_only(x_BTC)
 
     def logits(self, states_BLC: Tensor) -> Tensor:
@@ -264,8 +239,8 @@ class GPT(nn.Module):
         if cache is None:
             return self.smear(x_BLC)
         x_BLC = torch.cat([cache.previous_BC[:, None], x_BLC], dim=1)
-        last_B = -1 if lengths_B is None else lengths_B
-        cache.previous_BC = x_BLC[torch.arange(len(cache)), last_B]
+        rows_B = torch.arange(len(cache), device=idx_BL.device)
+        cache.previous_BC = x_BLC[:, -1] if lengths_B is None else x_BLC[rows_B, lengths_B]
         return self.smear(x_BLC)[:, 1:]
 
     def smear(self, x_BLC: Tensor) -> Tensor:

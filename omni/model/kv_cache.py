@@ -33,12 +33,15 @@ class KVCache:
 
     def open(self, columns: int) -> "Chunk":
         """Room for `columns` new positions in every row; `close` says how many of them count."""
+        if torch.is_grad_enabled():
+            raise RuntimeError("a KV cache carries no gradients: call the model under torch.inference_mode()")
         if self.end + columns > self.kv.size(4):
             self._move(rows=len(self), end=max(self.lengths), room=columns + SPARE)
         return Chunk(self, columns)
 
-    def close(self, counts: list[int]) -> None:
+    def close(self, counts: int | Tensor) -> None:
         """Keep the first `counts` of each row's new positions; a row with fewer than others moves up to the end."""
+        counts = [counts] * len(self) if isinstance(counts, int) else counts.tolist()
         longest = max(counts)
         for row, count in enumerate(counts):
             self.lengths[row] += count
@@ -81,7 +84,8 @@ class KVCache:
     def _move(self, *, rows: int, end: int, room: int) -> None:
         """Go to storage for so many rows, their common end at `end`, with room behind it."""
         used, kept = max(self.lengths, default=0), self.kv[:, :, : len(self)]
-        self.kv = self.kv.new_empty(*kept.shape[:2], rows, kept.size(3), end + room, kept.size(5))
+        # Zeros, since a row's attention of 0 to columns that are not its own must not meet a NaN there.
+        self.kv = self.kv.new_zeros(*kept.shape[:2], rows, kept.size(3), end + room, kept.size(5))
         self.kv[:, :, : len(self), :, end - used : end] = kept[..., self.end - used : self.end, :]
         self.end = end
 

@@ -32,19 +32,16 @@ class Stream(NamedTuple):
         return x_BTC.flatten(0, 1).index_select(0, flat(self.text_BL, x_BTC.size(1))).unflatten(0, self.text_BL.shape)
 
 
-def weave(
-    text_BLC: Tensor, ids_BL: Tensor, audio_BSC: Tensor, lengths_B: Tensor | None, positions_BS: Tensor | None
-) -> Stream:
-    """Put audio at its positions (in front when there are none), text in order at the others.
+def weave(text: Stream, audio_BSC: Tensor, lengths_B: Tensor | None, positions_BS: Tensor | None) -> Stream:
+    """Put audio at its positions (in front when there are none), and text in order at the others.
 
     Audio beyond a row's length goes behind everything.
 
     Raises:
         OmniError: positions that do not ascend, or lie beyond the end of a row.
     """
-    (batch, soft), letters = audio_BSC.shape[:2], ids_BL.size(1)
-    if soft == 0:
-        return Stream(text_BLC, ids_BL)
+    (batch, soft), letters = audio_BSC.shape[:2], text.ids_BT.size(1)
+    ids_BL = text.ids_BT
     order_S = torch.arange(soft, device=ids_BL.device)
     audio_BS = order_S.expand(batch, soft) if positions_BS is None else positions_BS
     if lengths_B is not None:
@@ -53,7 +50,7 @@ def weave(
         check(audio_BS, letters + soft)
     is_text_BT = ids_BL.new_ones(batch, soft + letters).scatter(1, audio_BS, 0)
     text_BL = is_text_BT.argsort(dim=1, descending=True, stable=True)[:, :letters]
-    both_BTC = torch.cat([audio_BSC, text_BLC], dim=1)
+    both_BTC = torch.cat([audio_BSC, text.x_BTC], dim=1)
     places = flat(torch.cat([audio_BS, text_BL], dim=1), soft + letters)
     x_BTC = torch.empty_like(both_BTC).flatten(0, 1).index_copy(0, places, both_BTC.flatten(0, 1))
     ids_BT = ids_BL.new_zeros(batch, soft + letters).scatter(1, text_BL, ids_BL)
@@ -71,8 +68,3 @@ def check(audio_BS: Tensor, end: int) -> None:
         raise OmniError(
             "audio_positions: the positions of a row must ascend from 0 or more and stay within its audio and text"
         )
-
-
-def counts(lengths_B: Tensor | None, rows: Tensor) -> list[int]:
-    """How many of each row's entries count; all of them without lengths."""
-    return [rows.size(1)] * rows.size(0) if lengths_B is None else lengths_B.tolist()

@@ -68,6 +68,7 @@ def test_arithmetic_and_counting(text, value):
         "'a'.upper()",
         "'a'.count('a', 0)",
         "'a'.count(sub='a')",
+        "'a'.count('a', start=0)",
         "'a'.count(*['a'])",
         "'a'.count(1)",
         "b'a'.count(b'a')",

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from omni.errors import OmniError
 from omni.model.attention import QK_SCALE, QUERY_BLOCK, attend
-from omni.model.gpt import GPT, ReLUSquared, window_sizes
-from omni.model.stream import weave
+from omni.model.gpt import GPT, window_sizes
+from omni.model.mlp import ReLUSquared
+from omni.model.stream import Stream, weave
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "nanochat_l5.json").read_text())
 ROLE = {"q": "attn.c_q", "k": "attn.c_k", "v": "attn.c_v", "o": "attn.c_proj"}
@@ -203,7 +204,7 @@ def test_smear_knows_text_alone():
     model, ids = live_model(), torch.randint(0, 257, (1, 6))
     audio = torch.randn(1, 4, 64)
     text = model.embed(ids, None, None)
-    stream = weave(text, ids, audio, None, torch.tensor([[0, 3, 4, 9]]))
+    stream = weave(Stream(text, ids), audio, None, torch.tensor([[0, 3, 4, 9]]))
     assert torch.equal(stream.x_BTC[:, [1, 2, 5, 6, 7, 8]], text)  # smeared by the text before, over the audio
     assert torch.equal(stream.x_BTC[:, [0, 3, 4, 9]], audio)
     a, b, c, d, e, f = ids[0].tolist()

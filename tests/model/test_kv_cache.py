@@ -23,8 +23,11 @@ WIDTH = 64
 
 @pytest.fixture(autouse=True)
 def inference():
+    """Without gradients, and with NaN in all memory that nobody has written."""
+    torch.use_deterministic_algorithms(True)
     with torch.inference_mode():
         yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +241,11 @@ def test_a_cache_counts_its_positions_against_the_reach(model):
         feed(model, cache, [Row("t")], [1])
     assert torch.equal(cache.previous_BC, before)
     assert cache.lengths == [4000]
+
+
+def test_gradients_are_refused(model):
+    with torch.inference_mode(False), pytest.raises(RuntimeError, match="inference_mode"):
+        model(torch.zeros(1, 1, dtype=torch.long), kv_cache=model.new_cache())
 
 
 def golden_model() -> GPT:
