@@ -88,8 +88,8 @@ def table_of(measures: list[dict]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("what", "arithmetic"):
         table.add_column(name, no_wrap=True)
-    for name in ("tokens", "ms", "rate", "of the best"):
-        table.add_column(name, justify="right")
+    for name in ("tokens", "ms", "rate", "of best"):
+        table.add_column(name, justify="right", no_wrap=True)
     for measure in measures:
         table.add_row(
             measure["what"],

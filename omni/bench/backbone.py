@@ -57,9 +57,11 @@ def bench_backbone(
     seconds = shortest(optimizer.step, device)
     rate = polar_flops(model) / seconds
     yield Measure("optimizer step", name, None, seconds, rate / 1e9, "GFLOP/s", rate / best)
-    weights = sum(p.numel() for p in model.transformer.h.parameters()) + model.lm_head.weight.numel()
+    model.zero_grad()
+    model.to(dtype)  # as a trained model is used: without fp32 masters
+    weights = sum(p.nbytes for p in model.transformer.h.parameters()) + model.lm_head.weight.nbytes
     for length in lengths:
-        yield from generation(model, sizes, length, device, name, best, memory / (4 * weights))
+        yield from generation(model, sizes, length, device, name, best, memory / weights)
 
 
 def generation(

@@ -68,6 +68,7 @@ def load_trained(folder: str, *, device: str = "auto", precision: str = "auto") 
     on = pick_device(device)
     model = build_model(cfg, pick_dtype(precision, on), on)
     load_weights(checkpoints[-1], model)
+    model.backbone.to(model.backbone.dtype)  # nothing trains any more, so nothing needs fp32 masters
     return Trained(cfg, model.eval(), build_tokenizer(cfg))
 
 

@@ -76,7 +76,7 @@ def _draw_metrics(axes: Any, metrics: Metrics, gate: Mapping[str, Any] | None) -
     shown = finite
     for other, color in zip(rest, OTHERS, strict=False):
         values = [(step, value) for step, value in metrics[other] if drawable(value)]
-        axes.plot(*xy(values), color=color, lw=1.6, marker="o", ms=3.5, label=other)
+        _draw_line(axes, values, label=other, color=color, width=1.6)
         shown = shown + values
     _mark_broken(axes, [step for step, value in points if not drawable(value)])
     threshold = (gate or {}).get("threshold")
@@ -88,7 +88,7 @@ def _draw_metrics(axes: Any, metrics: Metrics, gate: Mapping[str, Any] | None) -
     axes.set_ylabel(name, color=FAINT, fontsize=9.5, parse_math=False)
     if axes.get_legend_handles_labels()[0]:
         best = "upper right" if lower_is_better(name) else "lower right"
-        legend = axes.legend(loc=best, frameon=False, fontsize=9, labelcolor=INK, borderaxespad=0.8)
+        legend = axes.legend(loc=best, fontsize=9, labelcolor=INK, borderaxespad=0.8, edgecolor="none")
         for text in legend.get_texts():
             text.set_parse_math(False)
 
@@ -100,13 +100,15 @@ def _main(metrics: Metrics) -> str | None:
     return next(iter([name for name in train if name == "loss"] + train + losses + list(metrics)), None)
 
 
-def _draw_line(axes: Any, points: list[tuple[int, float]], label: str | None) -> None:
+def _draw_line(
+    axes: Any, points: list[tuple[int, float]], label: str | None, *, color: str = BLUE, width: float = 2.2
+) -> None:
     steps, values = xy(points)
     if len(points) < FEW_POINTS:
-        axes.plot(steps, values, color=BLUE, lw=2, marker="o", ms=4, label=label, zorder=3)
+        axes.plot(steps, values, color=color, lw=width - 0.2, marker="o", ms=4, label=label, zorder=3)
         return
-    axes.plot(steps, values, color=BLUE, lw=0.9, alpha=0.28, zorder=2)
-    axes.plot(steps, smooth(values), color=BLUE, lw=2.2, solid_capstyle="round", label=label, zorder=3)
+    axes.plot(steps, values, color=color, lw=0.9, alpha=0.28, zorder=2)
+    axes.plot(steps, smooth(values), color=color, lw=width, solid_capstyle="round", label=label, zorder=3)
 
 
 def _label_ends(axes: Any, points: list[tuple[int, float]]) -> None:
