@@ -4,13 +4,15 @@ python -m omni.train                                   the defaults: W1 on five 
 python -m omni.train projector=conv stage.lr=3e-4      another projector, another learning rate
 python -m omni.train -m seed=1,2,3                     a sweep
 python -m omni.train resume=outputs/latest             go on where a run was cut off
+torchrun --nproc_per_node=8 -m omni.train stage=...    the same run, faster: 8 processes share each step
 """
 
 import io
 import logging
 import math
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -27,26 +29,31 @@ from omni.record.gate import bound, judge
 from omni.record.metrics import Loggers, cut_metrics, read_metrics, summarise
 from omni.record.progress import Progress, parameter_table
 from omni.record.run import Run
+from omni.training.distributed import World
 
 log = logging.getLogger("omni.train")
 
 
 def main() -> None:
     """The command, also installed as `omni-train`."""
-    run_command(train)
+    run_command(train, follow)
 
 
-def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[float | None, bool]:
+def train(world: World, cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[float | None, bool]:
     """One run. Returns its last loss, for a sweeper, and whether it passed its gate."""
     run, cfg = open_run(cfg, folder, overrides)
     with run:
         check(cfg)
+        refuse_uneven_shares(cfg, world)
         point_latest(run.folder)
         log.info("%s in %s", cfg.stage.name, run.folder)
         built = build(cfg)
         tell_what_was_built(built, run)
         keep_tokenizer(built, run.folder)
         start = restore(built, run.folder)
+        world.share((cfg, run.folder))
+        built.trainer.join(world)
+        run.update(processes=world.size)
         group = run.folder.parent.name if (run.folder.parent / "multirun.yaml").exists() else None
         name = f"{cfg.stage.name} {run.folder.name}"
         loggers = Loggers(build_loggers(cfg, run.folder, name=name, group=group))
@@ -64,6 +71,35 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[float | 
     if stopped:  # too late for this run, in time for what a sweep would start next
         raise KeyboardInterrupt(f"stopped after the last step; {run.folder} is complete")
     return run.data["metrics"]["loss"]["last"], status == "passed"
+
+
+def follow(world: World) -> None:
+    """The part of every process but the first: its share of each step. It writes nothing and says nothing."""
+    from omni.training.checkpoint import load_newest
+    from omni.training.interrupt import stop_on_signal
+
+    cfg, folder = world.share()
+    built = build(cfg)
+    load_newest(folder / "checkpoints", built.trainer)
+    built.trainer.join(world)
+    for _ in encode_ahead(built):
+        pass
+    with stop_on_signal() as stop:
+        for _ in built.trainer.steps():
+            if any(world.gather(stop.requested)):
+                return
+
+
+def refuse_uneven_shares(cfg: DictConfig, world: World) -> None:
+    """Raise ConfigError when a step's forward passes cannot be dealt out evenly: a process would wait for others."""
+    passes, size = cfg.stage.accumulate, world.size
+    if passes % size:
+        fewer = max(n for n in range(1, size) if passes % n == 0)
+        raise ConfigError(
+            f"stage.accumulate: {size} processes cannot share {passes} forward passes a step evenly; set "
+            f"stage.accumulate={math.ceil(passes / size) * size} (with a smaller stage.batch_size a step stays as "
+            f"large), or start {fewer}"
+        )
 
 
 def open_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[Run, DictConfig]:
@@ -140,11 +176,10 @@ def keep_tokenizer(built: Built, folder: Path) -> None:
 
 def restore(built: Built, folder: Path) -> int:
     """Go back to the newest checkpoint, if there is one, and cut metrics.csv back to it; returns its step."""
-    from omni.training.checkpoint import list_checkpoints, load_checkpoint
+    from omni.training.checkpoint import load_newest
 
-    checkpoints = list_checkpoints(folder / "checkpoints")
-    if checkpoints:
-        built.trainer.load_state_dict(load_checkpoint(checkpoints[-1], built.model))
+    checkpoint = load_newest(folder / "checkpoints", built.trainer)
+    if checkpoint is not None:
         log.info("going on after step %d", built.trainer.done)
     metrics = folder / "metrics.csv"
     if metrics.exists():
@@ -153,28 +188,32 @@ def restore(built: Built, folder: Path) -> int:
     if len(kept) != built.trainer.done:
         raise OmniError(
             f"{metrics}: {len(kept)} steps are on record and the checkpoint is from step {built.trainer.done}; "
-            f"remove {checkpoints[-1]} to go on from an earlier one, or start a new run"
+            f"remove {checkpoint} to go on from an earlier one, or start a new run"
         )
     return built.trainer.done
 
 
 def encode_clips(built: Built) -> None:
     """Run the frozen encoder once over every clip the run will use, and see that each fits the context."""
-    trainer, began = built.trainer, time.monotonic()
     if built.model.encoder is None:
         return
-    batches = (trainer.max_steps - trainer.done) * trainer.accumulate
-    needed = len(trainer.feed.needed(batches))
+    began, needed = time.monotonic(), len(built.trainer.feed.needed(built.trainer.passes_left))
     with Progress(needed, 0, "encode", unit="clip") as progress:
-        for done, _ in enumerate(trainer.feed.encode_ahead(batches), start=1):
+        for done, _ in enumerate(encode_ahead(built), start=1):
             progress.update(done, {})
     log.info("encoded %d clips in %.1f s", needed, time.monotonic() - began)
+
+
+def encode_ahead(built: Built) -> Iterator[object]:
+    """Encode what the run will use, if it hears at all; yields for each clip."""
+    if built.model.encoder is not None:
+        yield from built.trainer.feed.encode_ahead(built.trainer.passes_left)
 
 
 def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -> bool:
     """Train to the end, logging every step and saving what `stage` asks for.
 
-    Ctrl-C saves and stops after the step it came in; returns whether that was the last one.
+    Ctrl-C saves and stops after the step it came in, in all processes; returns whether that was the last one.
     """
     from omni.training.checkpoint import save_checkpoint
     from omni.training.interrupt import stop_on_signal
@@ -182,6 +221,7 @@ def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -
 
     stage, trainer, began = cfg.stage, built.trainer, time.monotonic()
     with (
+        closing(trainer.world),
         stop_on_signal() as stop,
         profiled(run.folder, built.device) if cfg.debug.profile else nullcontext(),
         Progress(stage.max_steps, start, stage.name) as progress,
@@ -193,11 +233,12 @@ def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -
             progress.update(step, values)
             if stage.gate.threshold is not None and step == start + 1:  # a misspelt metric is not found out after hours
                 judge(summarise({name: [(step, value)] for name, value in values.items()}), **stage.gate)
-            if step % stage.checkpoint_every == 0 or step == stage.max_steps or stop.requested:
+            stopping = any(trainer.world.gather(stop.requested))
+            if step % stage.checkpoint_every == 0 or step == stage.max_steps or stopping:
                 save_checkpoint(
                     run.folder / "checkpoints", trainer.model, trainer.state_dict(), keep=stage.checkpoints_kept
                 )
-            if stop.requested and step < stage.max_steps:
+            if stopping and step < stage.max_steps:
                 raise KeyboardInterrupt(f"stopped after step {step}; go on with resume={run.folder}")
     seconds = time.monotonic() - began
     run.update(fit_seconds=round(run.data.get("fit_seconds", 0.0) + seconds, 3))

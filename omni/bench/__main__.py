@@ -80,7 +80,8 @@ def bench(asked: Bench) -> None:
     console.print(table_of(measures))
     if asked.out:
         facts = {"machine": machine, "python": platform.python_version(), "torch": torch.__version__}
-        replace_text(Path(asked.out), json.dumps(facts | {"asked": asdict(asked), "measures": measures}, indent=2) + "\n")
+        facts |= {"asked": asdict(asked), "measures": measures}
+        replace_text(Path(asked.out), json.dumps(facts, indent=2) + "\n")
 
 
 def table_of(measures: list[dict]) -> Table:

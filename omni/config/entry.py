@@ -10,6 +10,7 @@ import signal
 import sys
 import sysconfig
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,18 +25,49 @@ from omni.config.check import ConfigError
 from omni.config.paths import VERSION_BASE, conf_dir
 from omni.config.schema import register
 from omni.config.wording import is_foreseen, say
+from omni.training.distributed import LostError, World, join_world
 
 
-def run_command(job: sweep.Job) -> None:
-    """Compose the configuration from the command line, run `job` on it (a sweep: on each), and exit.
+def run_command(lead: Callable[..., tuple[float | None, bool]], follow: Callable[[World], None]) -> None:
+    """Compose the configuration from the command line, run `lead` on it (a sweep: on each), and exit.
 
-    The exit status is 0 when every job passed, 1 when one failed, 130 after Ctrl-C.
+    The exit status is 0 when every job passed, 1 when one failed, 130 after Ctrl-C. Of the processes that torchrun
+    starts the first does this; each of the others runs `follow`, and leaves no word and no file.
+
+    Args:
+        lead: a job as in `sweep.Job`, with the `World` in front.
+        follow: takes the `World`.
     """
     want_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.path.insert(0, str(Path.cwd()))  # a user's own encoder.py, also under the console script
     survive_the_terminal()
     register()
+    with join_world() as world:
+        if world.rank == 0:
+            run_jobs(partial(lead, world), want_traceback, alone=world.size == 1)
+        else:
+            run_quietly(follow, world)
+    os._exit(0)  # an orderly exit, so soon after the last message, now and then meets a thread of torch and aborts
+
+
+def run_quietly(follow: Callable[[World], None], world: World) -> None:
+    """Run `follow`; its errors are told by the first process. Exits 0 then too: torchrun ends the others at once when
+    one fails, and the first would not come to say why."""
+    logging.disable()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)  # there is nothing to save
+    try:
+        follow(world)
+    except LostError:
+        pass
+    except Exception as error:
+        world.fail(error, wording(error))
+
+
+def run_jobs(job: sweep.Job, want_traceback: bool, *, alone: bool) -> None:
+    """Run `job` on what hydra composes, and exit."""
     failed = []
 
     @hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name="train")
@@ -57,6 +89,8 @@ def run_command(job: sweep.Job) -> None:
 
     try:
         sys.argv = sweep.resume_command(overrides_last(sys.argv))
+        if not alone and {"-m", "--multirun"} & set(sys.argv):
+            raise ConfigError("-m: several processes share one run, not a sweep; start its jobs one by one")
         composed()
     except KeyboardInterrupt as stop:
         print((str(stop) or "stopped") + sweep.close_stopped(), file=sys.stderr)
@@ -109,8 +143,12 @@ def report(error: Exception, want_traceback: bool) -> None:
     """Print what went wrong; the traceback only when asked for."""
     if want_traceback:
         raise error
-    hint = "" if is_foreseen(error) else f"{where(error)} (HYDRA_FULL_ERROR=1 shows the traceback)"
-    print(f"error: {say(error)}{hint}".replace("\n", "\n  "), file=sys.stderr)
+    print(f"error: {wording(error)}".replace("\n", "\n  "), file=sys.stderr)
+
+
+def wording(error: Exception) -> str:
+    """What is wrong, and where in the user's own code if it was not foreseen."""
+    return say(error) + ("" if is_foreseen(error) else f"{where(error)} (HYDRA_FULL_ERROR=1 shows the traceback)")
 
 
 def where(error: Exception) -> str:

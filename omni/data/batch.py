@@ -62,5 +62,5 @@ def collate(examples: Sequence[Example], *, bos: int) -> Batch:
             "frames_B": torch.tensor([example.states_KTD.size(1) for example in examples], device=ids[0].device),
         },
         graded=sum(len(row) for row in ids),
-        names=[f"clip {example.id}" for example in examples],
+        names=[example.id for example in examples],
     )

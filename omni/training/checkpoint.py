@@ -1,7 +1,8 @@
 """Checkpoints: whole or not there at all.
 
 `checkpoints/step_000050/` holds `model.safetensors` (projector and backbone; the frozen encoder is named in run.json,
-not copied) and `trainer.pt` (step, optimizer, random states; loaded without running code).
+not copied) and `trainer.pt` (step, optimizer, feed; loaded without running code). Neither depends on how many processes
+trained.
 """
 
 import os
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from omni.errors import OmniError
 from omni.model.omni import Omni
+from omni.training.loop import Trainer
 
 MODEL, TRAINER = "model.safetensors", "trainer.pt"
 
@@ -52,6 +54,18 @@ def save_checkpoint(folder: Path, model: Omni, trainer_state: dict, *, keep: int
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return final
+
+
+def load_newest(folder: Path, trainer: Trainer) -> Path | None:
+    """Put a trainer and its model back to the newest checkpoint in `folder`; returns it, None where there is none.
+
+    Raises as `load_checkpoint`.
+    """
+    checkpoints = list_checkpoints(folder)
+    if not checkpoints:
+        return None
+    trainer.load_state_dict(load_checkpoint(checkpoints[-1], trainer.model))
+    return checkpoints[-1]
 
 
 def load_checkpoint(folder: Path, model: Omni) -> dict:

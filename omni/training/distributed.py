@@ -9,7 +9,7 @@ that has died is noticed at once; NCCL is for gradients alone.
 import os
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -108,8 +108,8 @@ class World:
             for work in [dist.all_reduce(parameter.grad, async_op=True) for parameter in reached]:
                 work.wait()
 
-    def leave(self) -> None:
-        """Nothing more is said; all leave at about the same time, as NCCL wants it. Twice does nothing."""
+    def close(self) -> None:
+        """Nothing more is said. All close at about the same time, as NCCL wants it; twice does nothing."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -137,10 +137,8 @@ def join_world() -> Iterator[World]:
         torch.cuda.set_device(world.local_rank % gpus)
     with lost_is_an_error():
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
-    try:
+    with closing(world):
         yield world
-    finally:
-        world.leave()
 
 
 @contextmanager
@@ -148,8 +146,7 @@ def lost_is_an_error() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo's, when the other end is closed
-        first_line = str(error).partition("\n")[0]
         raise LostError(
-            f"another process of the run has ended without a word, killed or out of memory ({first_line}); go on "
-            "from the last checkpoint with resume=FOLDER"
+            "another process of the run is gone without a word: killed, out of memory, or out of reach; go on from the "
+            "last checkpoint with resume=FOLDER"
         ) from error

@@ -97,6 +97,11 @@ class Trainer:
         world.share_weights(self.trainable)
         self.world = world
 
+    @property
+    def passes_left(self) -> int:
+        """Forward passes from here to the end of the run, of all processes together."""
+        return (self.max_steps - self.done) * self.accumulate
+
     def steps(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Train to the end; after each step yields its number (from 1) and what it measured.
 
@@ -158,7 +163,7 @@ class Trainer:
         names = [name for each in passes for name in each.names]
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         raise NotFiniteError(
-            f"step {self.done + 1}: the {what} is {value} on the batch of {shown}. This step changed "
+            f"step {self.done + 1}: the {what} is {value} on the batch of: {shown}. This step changed "
             "no weight. Lower stage.lr, raise stage.warmup_steps, or look at these"
         )
 

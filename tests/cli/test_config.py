@@ -158,8 +158,8 @@ def test_problems_of_what_ships_are_all_said(copy):
         ("conf/logger/wandb.yaml", "  mode:", "  mood:"),
         ("conf/train.yaml", "precision:", "precise:"),
         ("omni/config/schema.py", "warmup_steps: int", "rise_steps: int"),
-        ("omni/config/schema.py", "stack: int", "stacked: int"),
-        ("omni/config/schema.py", "    mode: WandbMode", "    mood: WandbMode"),
+        ("omni/config/targets.py", "stack: int", "stacked: int"),
+        ("omni/config/targets.py", "    mode: WandbMode", "    mood: WandbMode"),
         ("omni/config/schema.py", "metric: str = MISSING", "measure: str = MISSING"),
         ("omni/config/schema.py", "max_steps: int = MISSING", "max_steps: int = MISSING\n    more: int = MISSING"),
     ],
@@ -182,14 +182,14 @@ def test_a_value_that_no_yaml_sets_is_not_taken_for_one_the_user_sets(copy):
 def test_generated_files_are_checked_and_mended(copy, command):
     assert "are up to date" in shown(command, "--check", cwd=copy)
     change(copy / "conf/stage/w1_smoke.yaml", "batch_size: 5", "batch_size: 4")
-    change(copy / "conf/stage/w1_smoke.yaml", "# Clips a forward pass.", "# Clips at once.")
+    change(copy / "conf/stage/w0_base.yaml", "# Optimizer steps.", "# Steps of it.")  # the first file that has a key
     (copy / "tests/snapshots/experiment/gone.yaml").write_text("seed: 1\n")
     (copy / "docs/schema/gone.json").write_text("{}\n")
     before = {path: path.read_text() for path in copy.rglob("*.yaml")}
     done = config(command, "--check", cwd=copy)
     assert done.returncode == 1
     assert done.stderr == f"error: out of date; `python -m omni.config {command}` mends it\n"
-    expected = {"snapshot": ("-  batch_size: 5\n+  batch_size: 4", "-seed: 1"), "schema": ("Clips at once.", "-{}")}
+    expected = {"snapshot": ("-  batch_size: 5\n+  batch_size: 4", "-seed: 1"), "schema": ("Steps of it.", "-{}")}
     for text in expected[command]:
         assert text in done.stdout
     assert {path: path.read_text() for path in copy.rglob("*.yaml")} == before

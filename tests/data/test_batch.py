@@ -33,7 +33,7 @@ def test_a_batch_larger_than_the_data_repeats_clips():
 
 def test_ragged_clips_are_padded_and_only_text_is_graded():
     batch = collate([example("a", 3, [256, 7, 8]), example("b", 5, [256, 9])], bos=256)
-    assert batch.names == ["clip a", "clip b"]
+    assert batch.names == ["a", "b"]
     assert batch.inputs["states_BKTD"].shape == (2, 2, 5, 4)
     assert batch.inputs["frames_B"].tolist() == [3, 5]
     assert batch.inputs["states_BKTD"][0, :, 3:].abs().sum() == 0

@@ -147,7 +147,7 @@ def test_nan_stops_before_the_weights_are_touched_and_names_step_and_clips():
     data = examples()
     data[4].states_KTD[0, 2, 3] = float("nan")
     run = trainer(pipeline(), data, batch_size=1)
-    with pytest.raises(NotFiniteError, match=r"step \d: the loss is nan on the batch of clip clip4"):
+    with pytest.raises(NotFiniteError, match=r"step \d: the loss is nan on the batch of: clip4"):
         list(run.steps())
     assert all(torch.isfinite(parameter).all() for parameter in run.model.parameters())
 
