@@ -5,16 +5,14 @@ python -m omni.train backbone.init_from=data/my_base ...       a run that starts
 """
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import MISSING
 
 from omni.atomic import replace_text, replacing
-from omni.config.arguments import read_arguments
+from omni.config.arguments import run
 from omni.config.trained import backbone_sizes, load_trained
-from omni.errors import OmniError
 
 
 @dataclass
@@ -26,12 +24,8 @@ class Export:
 
 
 def main() -> None:
-    """The command. Exit status: 0, or 1 with an error that says what to do."""
-    try:
-        export(read_arguments(Export, sys.argv[1:], doc=__doc__))
-    except OmniError as error:
-        print(f"error: {error}".replace("\n", "\n  "), file=sys.stderr)
-        sys.exit(1)
+    """The command."""
+    run(export, Export, doc=__doc__)
 
 
 def export(asked: Export) -> None:

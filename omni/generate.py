@@ -8,14 +8,12 @@ python -m omni.generate run=outputs/latest chat=true prompt="What is 2+2?"  a tu
 audio can be given more than once; it stands in front of the prompt, in order.
 """
 
-import sys
 from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from omni.config.arguments import read_arguments
+from omni.config.arguments import run
 from omni.config.trained import Trained, load_trained
-from omni.errors import OmniError
 
 
 @dataclass
@@ -37,14 +35,8 @@ class Generate:
 
 
 def main() -> None:
-    """The command. Exit status: 0, or 1 with an error that says what to do."""
-    try:
-        generate(read_arguments(Generate, sys.argv[1:], doc=__doc__))
-    except OmniError as error:
-        print(f"error: {error}".replace("\n", "\n  "), file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """The command."""
+    run(generate, Generate, doc=__doc__)
 
 
 def generate(asked: Generate) -> None:

@@ -18,10 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from omni.atomic import replace_text
-from omni.config.arguments import read_arguments
+from omni.config.arguments import run
 from omni.config.build import import_torch, pick_device
 from omni.config.check import ConfigError
-from omni.errors import OmniError
 
 
 @dataclass
@@ -39,17 +38,14 @@ class Bench:
 
 
 def main() -> None:
-    """The command. Exit status: 0, or 1 with an error that says what to do."""
-    try:
-        words = sys.argv[1:]
-        if not {"-h", "--help"} & set(words) and words[:1] != ["backbone"]:
-            raise ConfigError(f"{' '.join(words[:1]) or 'nothing'}: name what to measure: backbone")
-        bench(read_arguments(Bench, [word for word in words if word != "backbone"], doc=__doc__))
-    except OmniError as error:
-        print(f"error: {error}".replace("\n", "\n  "), file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """The command."""
+    what, *words = sys.argv[1:] or ["--help"]
+    if what == "backbone":
+        run(bench, Bench, doc=__doc__, words=words)
+    elif what in ("-h", "--help"):
+        print(__doc__)
+    else:
+        sys.exit(f"error: {what}: name what to measure: backbone")
 
 
 def bench(asked: Bench) -> None:

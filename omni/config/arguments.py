@@ -1,6 +1,7 @@
 """`key=value` command lines of the commands that take a run rather than a configuration."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from typing import TypeVar
 
@@ -8,6 +9,7 @@ from omegaconf import ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from omni.config.check import ConfigError, first_line, suggest
+from omni.errors import OmniError
 
 T = TypeVar("T")
 
@@ -40,3 +42,16 @@ def read_arguments(schema: type[T], words: list[str], *, doc: str) -> T:
     if left_out := sorted(OmegaConf.missing_keys(arguments)):
         raise ConfigError(f"{', '.join(left_out)}: left out; see --help")
     return OmegaConf.to_object(arguments)
+
+
+def run(job: Callable[[T], None], schema: type[T], *, doc: str, words: list[str] | None = None) -> None:
+    """A whole command: `job` on what the command line says. Exits with 1 and a line that says what to do when it
+    cannot be done, with 130 after Ctrl-C."""
+    try:
+        job(read_arguments(schema, sys.argv[1:] if words is None else words, doc=doc))
+    except OmniError as error:
+        print(f"error: {error}".replace("\n", "\n  "), file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

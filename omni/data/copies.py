@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from omni.data.batch import Batch
+from omni.data.feed import Numbered
 from omni.model.attention import rms_norm
 from omni.text.tokenizer import IGNORE, Tokenizer
 
@@ -60,7 +61,7 @@ class Wear:
     noise: float = 0.8
 
 
-class Copies:
+class Copies(Numbered):
     """A feed of batches `[stretched copy | sentence]`, graded on the sentence.
 
     Args:
@@ -91,7 +92,6 @@ class Copies:
         self.batch_size, self.soft, self.seed = batch_size, soft, seed
         self.ripening, self.wear = ripening, wear or Wear()
         self.bytes_of = tokenizer.token_bytes()
-        self.number = 0
 
     def __next__(self) -> Batch:
         random = np.random.default_rng([self.seed, self.number])
@@ -153,15 +153,6 @@ class Copies:
         moments = np.arange(max(1, round(ends[-1])) * MOMENTS) / MOMENTS
         sounding = np.searchsorted(ends, moments, side="right").clip(max=len(ids) - 1)
         return np.array(ids)[sounding].reshape(-1, MOMENTS)
-
-    def skip(self) -> None:
-        self.number += 1
-
-    def state_dict(self) -> dict:
-        return {"number": self.number}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.number = state["number"]
 
 
 def pad(rows: list[Tensor], value: float) -> Tensor:

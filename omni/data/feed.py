@@ -24,7 +24,22 @@ class Feed(Protocol):
     def load_state_dict(self, state: dict) -> None: ...
 
 
-class ClipFeed:
+class Numbered:
+    """A feed whose batch number n is a function of n alone, so that the number is its state."""
+
+    number = 0
+
+    def skip(self) -> None:
+        self.number += 1
+
+    def state_dict(self) -> dict:
+        return {"number": self.number}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.number = state["number"]
+
+
+class ClipFeed(Numbered):
     """Encoded clips in shuffled epochs; batch number n is a function of n and the seed alone.
 
     Args:
@@ -46,7 +61,6 @@ class ClipFeed:
     ):
         self.examples, self.check_fits = examples, check_fits
         self.bos, self.batch_size, self.seed = bos, batch_size, seed
-        self.number = 0
 
     def indices(self, number: int) -> list[int]:
         """The clips of batch `number`."""
@@ -70,15 +84,6 @@ class ClipFeed:
         batch = collate([self.checked(self.examples[i]) for i in self.indices(self.number)], bos=self.bos)
         self.number += 1
         return batch
-
-    def skip(self) -> None:
-        self.number += 1
-
-    def state_dict(self) -> dict:
-        return {"number": self.number}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.number = state["number"]
 
 
 class Turns:

@@ -48,7 +48,6 @@ def test_the_command_measures_every_part_and_writes_json(tmp_path):
     ("words", "said"),
     [
         (["backbones"], "backbones: name what to measure: backbone"),
-        ([], "nothing: name what to measure"),
         (["backbone", "depht=2"], "depht: unknown key; did you mean depth?"),
         (["backbone", "lengths=a"], "lengths: a is no list of numbers"),
         (["backbone", "precision=fp8"], "precision: fp8"),
