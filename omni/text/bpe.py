@@ -9,8 +9,7 @@ import rustbpe
 import tiktoken
 
 from omni.atomic import replace_text
-from omni.text.tokenizer import well_formed
-from omni.text.vocabulary import BOS, JSON, TokenizerError, Vocabulary, read_vocabulary
+from omni.text.vocabulary import BOS, JSON, TokenizerError, Vocabulary, read_vocabulary, well_formed
 
 SPECIALS = (
     BOS,

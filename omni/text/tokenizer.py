@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from omni.text.vocabulary import BOS, TokenizerError, read_vocabulary
+from omni.text.vocabulary import BOS, TokenizerError, read_vocabulary, well_formed
 
 __all__ = ["IGNORE", "ByteTokenizer", "Tokenizer", "TokenizerError", "load_tokenizer", "read_vocab_size"]
 
@@ -97,12 +97,3 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
 def read_vocab_size(name: str | Path) -> int:
     """How many tokens the tokenizer called `name` has, without building it. Raises as `load_tokenizer`."""
     return ByteTokenizer.vocab_size if name == BYTES else read_vocabulary(Path(name)).size
-
-
-def well_formed(text: str) -> str:
-    """`text` as UTF-8 can hold it: surrogate pairs are joined, half of one becomes U+FFFD."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

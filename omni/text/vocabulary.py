@@ -164,3 +164,12 @@ def _read_pickle(path: Path) -> Vocabulary:
         raise
     except Exception as error:  # a damaged pickle can raise anything
         raise TokenizerError(f"not a pickled tiktoken Encoding ({type(error).__name__}: {error})") from None
+
+
+def well_formed(text: str) -> str:
+    """`text` as UTF-8 can hold it: surrogate pairs are joined, half of one becomes U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
