@@ -48,7 +48,6 @@ def run_command(lead: Callable[..., tuple[float | None, bool]], follow: Callable
             run_jobs(partial(lead, world), want_traceback, alone=world.size == 1)
         else:
             run_quietly(follow, world)
-    os._exit(0)  # an orderly exit, so soon after the last message, now and then meets a thread of torch and aborts
 
 
 def run_quietly(follow: Callable[[World], None], world: World) -> None:

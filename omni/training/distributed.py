@@ -130,6 +130,7 @@ def join_world() -> Iterator[World]:
         return
     import torch
     import torch.distributed as dist
+    import torch.distributed.nn  # its functions keep the group that is there when it is imported, and its threads
 
     world = World(int(os.environ["RANK"]), size, int(os.environ["LOCAL_RANK"]))
     gpus = torch.cuda.device_count()
