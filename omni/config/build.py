@@ -51,6 +51,7 @@ def build(cfg: DictConfig) -> Built:
         OmniError: whatever the parts themselves refuse: weights, manifests, sizes.
     """
     import_torch()
+    from omni.model.fp8 import check_fp8, use_fp8
     from omni.model.init_from import load_backbone
     from omni.training.freeze import freeze
 
@@ -58,6 +59,9 @@ def build(cfg: DictConfig) -> Built:
     dtype = pick_dtype(cfg.precision.name, device)
     tokenizer = build_tokenizer(cfg)
     model = build_model(cfg, dtype, device)
+    if cfg.precision.name == "fp8":
+        check_fp8(device)
+        use_fp8(model.backbone)
     source = cfg.backbone.get("init_from")
     init_from = None if source is None else load_backbone(model.backbone, Path(source))
     idle_patterns = freeze(model, list(cfg.stage.freeze))
@@ -251,11 +255,11 @@ def pick_device(name: str) -> "torch.device":
 
 
 def pick_dtype(name: str, device: "torch.device") -> "torch.dtype":
-    """bf16 where asked for, or with "auto" where the hardware is made for it; fp32 elsewhere."""
+    """bf16 where it or fp8 is asked for, or with "auto" where the hardware is made for it; fp32 elsewhere."""
     import torch
 
     fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.bfloat16 if name == "bf16" or (name == "auto" and fast) else torch.float32
+    return torch.bfloat16 if name in ("bf16", "fp8") or (name == "auto" and fast) else torch.float32
 
 
 def import_torch() -> None:

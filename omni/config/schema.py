@@ -31,6 +31,7 @@ class Precision(Enum):
     auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
+    fp8 = "fp8"
 
 
 @dataclass

@@ -97,6 +97,7 @@ class GPT:
     n_embd: int = MISSING
     window_pattern: str = MISSING
     audio_values: AudioValues = AudioValues.zero
+    checkpointing: bool = False
     tokenizer: str | None = None
     init_from: str | None = None
 

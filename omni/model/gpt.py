@@ -22,6 +22,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from omni.errors import OmniError
 from omni.model.attention import Attention, Context, Rotary, rms_norm
@@ -65,6 +66,9 @@ class GPT(nn.Module):
         window_pattern: S and L, tiled over the layers (see `window_sizes`).
         audio_values: what value embeddings do at audio rows: "zero" adds nothing; "token0" looks up token 0,
             as omni's first version did (measured on a small model behind 300 rows: text loss 1.93 against 1.73).
+        checkpointing: keep of each block only its inputs for the backward pass, and run it again there (Chen et al.,
+            2016): the same numbers for about a third more time and a sixth of the memory (depth 6, 2 x 512 tokens:
+            383 MB kept in fp32 without, 62 with; 319 and 36 in bf16).
         dtype: of the arithmetic; all weights stay fp32 (see `omni/model/precision.py`).
 
     Raises:
@@ -82,6 +86,7 @@ class GPT(nn.Module):
         n_embd: int = 768,
         window_pattern: str = "SSSL",
         audio_values: str = "zero",
+        checkpointing: bool = False,
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
@@ -95,7 +100,7 @@ class GPT(nn.Module):
         if not window_pattern or set(window_pattern.upper()) - {"S", "L"}:
             raise OmniError(f"backbone.window_pattern: {window_pattern!r} must be made of S and L")
         self.sequence_len, self.vocab_size, self.n_embd = sequence_len, vocab_size, n_embd
-        self.audio_values, self.dtype = audio_values, dtype
+        self.audio_values, self.checkpointing, self.dtype = audio_values, checkpointing, dtype
         rows = math.ceil(vocab_size / 64) * 64
         windows = window_sizes(window_pattern, n_layer, sequence_len)
         with_values = [i % 2 == (n_layer - 1) % 2 for i in range(n_layer)]
@@ -259,7 +264,10 @@ class GPT(nn.Module):
         for i, block in enumerate(self.transformer.h):
             x_BTC = torch.addcmul(x0_share[i] * x0_BTC, resid[i], x_BTC)
             values_BTC = self.value_embeds[str(i)](stream.ids_BT) if str(i) in self.value_embeds else None
-            x_BTC = block(x_BTC, values_BTC, context)
+            if self.checkpointing and torch.is_grad_enabled():
+                x_BTC = checkpoint(block, x_BTC, values_BTC, context, use_reentrant=False)
+            else:
+                x_BTC = block(x_BTC, values_BTC, context)
             if i == middle:
                 middle_BTC = x_BTC
         return rms_norm(x_BTC - self.backout_lambda.to(x_BTC.dtype) * middle_BTC)

@@ -120,7 +120,6 @@ class Trainer:
         passes = self.accumulate_gradients(self.own_batches())
         for each in passes:
             self.check_finite("loss", each.nats, [each])
-        self.world.add_gradients(self.trainable)
         norm = get_total_norm([p.grad for p in self.trainable if p.grad is not None]).item()
         self.check_finite("gradient norm", norm, passes)
         self.optimizer.step()
@@ -148,7 +147,8 @@ class Trainer:
             loss = self.forward(**batch.inputs, reduction="sum")
             (loss / graded).backward()
             sums.append(loss.detach())
-        nats = torch.stack(sums).tolist()  # the only wait for the device before the norm
+        self.world.add_gradients(self.trainable)  # asked for before anything waits for the device
+        nats = torch.stack(sums).tolist()
         own = {
             number: Pass(value, batch.graded, batch.kind, batch.names)
             for value, (number, batch) in zip(nats, batches.items(), strict=True)

@@ -43,10 +43,11 @@ def examples(count: int = 6) -> list[Example]:
     ]
 
 
-def pipeline(dtype: torch.dtype = torch.float32) -> Omni:
+def pipeline(dtype: torch.dtype = torch.float32, **keys) -> Omni:
     torch.manual_seed(0)
     encoder = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5))
-    backbone = GPT(sequence_len=128, vocab_size=257, n_layer=2, n_head=1, n_kv_head=1, n_embd=32, dtype=dtype)
+    sizes = {"sequence_len": 128, "vocab_size": 257, "n_layer": 2, "n_head": 1, "n_kv_head": 1, "n_embd": 32}
+    backbone = GPT(**sizes, dtype=dtype, **keys)
     return Omni(encoder=encoder, projector=Noisy(in_dim=16, out_dim=32, stack=4), backbone=backbone)
 
 
@@ -157,6 +158,26 @@ def test_a_gradient_that_overflows_stops_too():
     model.backbone.lm_head.weight.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(NotFiniteError, match="gradient norm"):
         list(trainer(model).steps())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_checkpointed_blocks_train_to_the_same_bits_and_keep_less(dtype):
+    plain, lean = (trainer(pipeline(dtype, checkpointing=checkpointing)) for checkpointing in (False, True))
+    assert kept_for_backward(lean) < 0.6 * kept_for_backward(plain)
+    assert list(lean.steps()) == list(plain.steps())
+    for ours, theirs in zip(lean.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def kept_for_backward(run: Trainer) -> int:
+    """Bytes of the tensors that one forward pass keeps."""
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.setdefault(tensor.untyped_storage().data_ptr(), tensor), lambda tensor: tensor
+    ):
+        run.model(**next(run.feed).inputs)
+    run.feed.load_state_dict({"number": 0})
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 @pytest.mark.slow
