@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -21,11 +22,12 @@ from rich.console import Console
 from omni.config.build import Built, build, build_loggers
 from omni.config.check import ConfigError, check
 from omni.config.entry import run_command
+from omni.config.recipe import sizes_of
 from omni.config.render import load, render, select, self_contained, signature
 from omni.errors import OmniError
 from omni.record.curve import draw_curve
 from omni.record.folder import point_latest
-from omni.record.gate import bound, judge
+from omni.record.gate import judge, tell
 from omni.record.metrics import Loggers, cut_metrics, read_metrics, summarise
 from omni.record.progress import Progress, parameter_table
 from omni.record.run import Run
@@ -62,6 +64,7 @@ def train(world: World, cfg: DictConfig, folder: Path, overrides: list[str]) -> 
         try:
             encode_clips(built)
             stopped = fit(cfg, built, run, loggers, start)
+            tell_throughput(cfg, built, run)
             status = judge_run(cfg, run)
         except KeyboardInterrupt:
             status = "interrupted"
@@ -246,6 +249,15 @@ def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -
     return stop.requested
 
 
+def tell_throughput(cfg: DictConfig, built: Built, run: Run) -> None:
+    """Say and record how fast a language model trained."""
+    from omni.training.throughput import measure_throughput
+
+    if cfg.encoder is None and (speed := measure_throughput(built.trainer, sizes_of(cfg.backbone), built.dtype)):
+        log.info("%s", speed)
+        run.update(throughput=asdict(speed))
+
+
 def look(built: Built, folder: Path, step: int) -> dict[str, float]:
     """What the model can do by now: its scores, and samples in `samples.txt`."""
     values, samples = built.evaluate()
@@ -262,10 +274,7 @@ def judge_run(cfg: DictConfig, run: Run) -> str:
     status = "passed" if gate is None or gate["passed"] else "failed"
     run.finish(status, metrics=summary, gate=gate)
     if gate is not None:
-        value = math.nan if gate["value"] is None else gate["value"]
-        verdict = "PASS" if gate["passed"] else "FAIL"
-        asked = f"asked {bound(gate['metric'])} {gate['threshold']:.4g}"
-        log.info("%s  %s %.4g, %s", verdict, gate["metric"], value, asked)
+        log.info("%s", tell(gate))
     return status
 
 

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from omni.bench.rates import matmul_rate, memory_rate, shortest
 from omni.model.gpt import GPT
 from omni.model.kv_cache import KVCache
 from omni.training.optimizer import muon_adamw
+from omni.training.rates import matmul_rate, memory_rate, shortest
 from omni.training.scaling import Sizes, flops_per_token
 
 DECODED = 32

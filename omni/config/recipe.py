@@ -18,7 +18,7 @@ def recipe(name: str, *, _root_: DictConfig) -> Any:
     ratio = stage.tokens_per_parameter
     if ratio is None:
         return {"batch_tokens": TUNED_BATCH, "weight_decay": 0.0}[name]
-    sizes = Sizes(**{key: backbone[key] for key in Sizes.__dataclass_fields__})
+    sizes = sizes_of(backbone)
     planned = find_recipe(sizes, ratio=ratio)
     pass_tokens = stage.batch_size * backbone.sequence_len
     if name == "accumulate":
@@ -30,3 +30,8 @@ def recipe(name: str, *, _root_: DictConfig) -> Any:
         return max(1, planned.tokens // batch_tokens)
     tuned = ratio * Sizes.from_depth(TUNED_DEPTH, vocab_size=sizes.vocab_size).matrix_parameters
     return TUNED_WEIGHT_DECAY * math.sqrt(batch_tokens / TUNED_BATCH) * tuned / (batch_tokens * stage.max_steps)
+
+
+def sizes_of(backbone: DictConfig) -> Sizes:
+    """The sizes that a backbone's node gives."""
+    return Sizes(**{key: backbone[key] for key in Sizes.__dataclass_fields__})

@@ -1,5 +1,6 @@
 """Whether a run reached what its stage asks for."""
 
+import math
 from typing import Any
 
 from omni.errors import OmniError
@@ -32,3 +33,10 @@ def judge(summary: Summary, *, metric: str, threshold: float) -> dict[str, Any]:
     low = bound(metric) == "at most"
     passed = value is not None and (value <= threshold if low else value >= threshold)
     return {"metric": metric, "threshold": threshold, "value": value, "passed": passed}
+
+
+def tell(verdict: dict[str, Any]) -> str:
+    """A verdict in a line."""
+    value = math.nan if verdict["value"] is None else verdict["value"]
+    asked = f"asked {bound(verdict['metric'])} {verdict['threshold']:.4g}"
+    return f"{'PASS' if verdict['passed'] else 'FAIL'}  {verdict['metric']} {value:.4g}, {asked}"

@@ -1,6 +1,8 @@
 """The one training loop: every stage, whatever trains, goes through here."""
 
 import math
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -36,12 +38,14 @@ class Optimizer(Protocol):
 
 
 class Pass(NamedTuple):
-    """A forward pass in figures: its loss over all its graded tokens, in nats, and what `Batch` tells of it."""
+    """A forward pass in figures: its loss over all its graded tokens, in nats, and what `Batch` tells of it; shape is
+    that of its text, rows and tokens a row."""
 
     nats: float
     graded: int
     kind: str | None
     names: list[str]
+    shape: tuple[int, int]
 
 
 class Trainer:
@@ -79,6 +83,8 @@ class Trainer:
         self.seed = torch.initial_seed()
         self.world = World()
         self.done = 0
+        self.seconds, self.shapes = 0.0, Counter()  # of all steps taken here but the first
+        self.warm = False
 
     def join(self, world: World) -> None:
         """Share every step from here on with other processes, each of which has called this.
@@ -116,6 +122,7 @@ class Trainer:
 
     def step(self) -> tuple[int, dict[str, float]]:
         """One optimizer step; see `steps`."""
+        began = time.perf_counter()
         self.schedule.apply(self.optimizer, self.done)
         passes = self.accumulate_gradients(self.own_batches())
         for each in passes:
@@ -125,6 +132,10 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.done += 1
+        if self.warm:
+            self.seconds += time.perf_counter() - began
+            self.shapes.update(each.shape for each in passes)
+        self.warm = True
         return self.done, losses(passes) | {"lr": self.optimizer.param_groups[0]["lr"], "grad_norm": norm}
 
     def own_batches(self) -> dict[int, Batch]:
@@ -150,7 +161,7 @@ class Trainer:
         self.world.add_gradients(self.trainable)  # asked for before anything waits for the device
         nats = torch.stack(sums).tolist()
         own = {
-            number: Pass(value, batch.graded, batch.kind, batch.names)
+            number: Pass(value, batch.graded, batch.kind, batch.names, tuple(batch.inputs["idx_BL"].shape))
             for value, (number, batch) in zip(nats, batches.items(), strict=True)
         }
         told = [item for part in self.world.gather(own) for item in part.items()]

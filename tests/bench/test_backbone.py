@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from omni.bench.backbone import polar_flops
-from omni.bench.rates import shortest
 from omni.model.gpt import GPT
+from omni.training.rates import shortest
 
 
 def test_the_shortest_time_counts_and_the_first_never():

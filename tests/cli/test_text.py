@@ -59,6 +59,9 @@ def test_a_base_leaves_scores_samples_and_its_tokenizer(place):
     assert (folder / "tokenizer.json").read_bytes() == (place / "tok" / "tokenizer.json").read_bytes()
     samples = (folder / "samples.txt").read_text().splitlines()
     assert len([line for line in samples if line.startswith("step 4: The sun is|")]) == 1
+    speed = json.loads((folder / "run.json").read_text())["throughput"]
+    assert f"{speed['tokens']:,.0f} tokens/s" in (folder / "train.log").read_text()
+    assert 0 < speed["mfu"] < 1
     config = json.loads((place / "base" / "config.json").read_text())
     assert (config["n_layer"], config["vocab_size"]) == (2, 400)
 

@@ -39,11 +39,11 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+def matmul_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = SECONDS) -> float:
     """FLOP/s of a product of square matrices, 2048 wide, on a GPU 8192."""
     size = 8192 if device.type == "cuda" else 2048
     x, y = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    return 2 * size**3 / shortest(lambda: x @ y, device)
+    return 2 * size**3 / shortest(lambda: x @ y, device, seconds=seconds)
 
 
 def memory_rate(device: torch.device) -> float:
