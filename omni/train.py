@@ -7,17 +7,14 @@ python -m omni.train resume=outputs/latest             go on where a run was cut
 torchrun --nproc_per_node=8 -m omni.train stage=...    the same run, faster: 8 processes share each step
 """
 
-import io
 import logging
 import math
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from omni.config.build import Built, build, build_loggers
 from omni.config.check import ConfigError, check
@@ -26,10 +23,11 @@ from omni.config.recipe import sizes_of
 from omni.config.render import load, render, select, self_contained, signature
 from omni.errors import OmniError
 from omni.record.curve import draw_curve
+from omni.record.facts import tell_parts, tell_skipped, tell_throughput
 from omni.record.folder import point_latest
 from omni.record.gate import judge, tell
 from omni.record.metrics import Loggers, cut_metrics, read_metrics, summarise
-from omni.record.progress import Progress, parameter_table
+from omni.record.progress import Progress
 from omni.record.run import Run
 from omni.training.distributed import World
 
@@ -50,7 +48,9 @@ def train(world: World, cfg: DictConfig, folder: Path, overrides: list[str]) -> 
         point_latest(run.folder)
         log.info("%s in %s", cfg.stage.name, run.folder)
         built = build(cfg)
-        tell_what_was_built(built, run)
+        for pattern in built.idle_patterns:
+            log.warning("stage.freeze: %r matches no parameter; names look like backbone.lm_head.weight", pattern)
+        tell_parts(run, built.model, built.init_from, dtype=built.dtype, device=built.device)
         keep_tokenizer(built, run.folder)
         start = restore(built, run.folder)
         world.share((cfg, run.folder))
@@ -64,7 +64,8 @@ def train(world: World, cfg: DictConfig, folder: Path, overrides: list[str]) -> 
         try:
             encode_clips(built)
             stopped = fit(cfg, built, run, loggers, start)
-            tell_throughput(cfg, built, run)
+            if cfg.encoder is None:
+                tell_throughput(run, built.trainer, sizes_of(cfg.backbone), built.dtype)
             status = judge_run(cfg, run)
         except KeyboardInterrupt:
             status = "interrupted"
@@ -123,52 +124,6 @@ def open_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[Run, 
     if any(override.startswith("device=") for override in overrides):
         saved.device = cfg.device
     return run, self_contained(saved, folder)
-
-
-def tell_what_was_built(built: Built, run: Run) -> None:
-    """Say and record which weights hear, what trains, and where.
-
-    Raises:
-        OmniError: a resumed run hears through other weights than it started with.
-    """
-    from omni.training.freeze import count_parameters
-
-    for pattern in built.idle_patterns:
-        log.warning("stage.freeze: %r matches no parameter; names look like backbone.lm_head.weight", pattern)
-    parts = count_parameters(built.model)
-    weights = {"encoder": weights_of(built.model.encoder), "backbone": built.init_from}
-    weights = {part: there for part, there in weights.items() if there is not None}
-    for part, there in weights.items():
-        before = run.data.get(part) or there
-        if before["sha256"] != there["sha256"]:
-            raise OmniError(
-                f"resume: this run started with {part} weights from {before['source']} and now finds others, "
-                f"{there['source']}: provide the first again, or start a new run"
-            )
-        for note in there.get("notes", []):
-            log.warning("%s: %s", part, note)
-    precision = str(built.dtype).removeprefix("torch.")
-    if run.data.get("precision", precision) != precision:
-        log.warning("resume: %s arithmetic so far, %s from here on", run.data["precision"], precision)
-    table = Console(file=io.StringIO(), width=100)
-    table.print(parameter_table(parts))
-    for part, there in weights.items():
-        log.info("%s weights from %s", part, there["source"])
-    log.info("%s arithmetic on %s", precision, built.device)
-    log.info(table.file.getvalue().rstrip())
-    run.update(
-        device=str(built.device),
-        precision=precision,
-        **weights,
-        parameters={"all": sum(row[1] for row in parts), "trainable": sum(row[2] for row in parts)},
-    )
-
-
-def weights_of(encoder: object | None) -> dict[str, str | None] | None:
-    """Where the encoder's weights come from, as far as it says so."""
-    if encoder is None:
-        return None
-    return {"source": getattr(encoder, "source", type(encoder).__name__), "sha256": getattr(encoder, "sha256", None)}
 
 
 def keep_tokenizer(built: Built, folder: Path) -> None:
@@ -234,6 +189,7 @@ def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -
                 values |= look(built, run.folder, step)
             loggers.log(step, values)
             progress.update(step, values)
+            tell_skipped(run, trainer.feed.skipped)
             if stage.gate.threshold is not None and step == start + 1:  # a misspelt metric is not found out after hours
                 judge(summarise({name: [(step, value)] for name, value in values.items()}), **stage.gate)
             stopping = any(trainer.world.gather(stop.requested))
@@ -247,15 +203,6 @@ def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -
     run.update(fit_seconds=round(run.data.get("fit_seconds", 0.0) + seconds, 3))
     log.info("%d steps in %.1f s", trainer.done - start, seconds)
     return stop.requested
-
-
-def tell_throughput(cfg: DictConfig, built: Built, run: Run) -> None:
-    """Say and record how fast a language model trained."""
-    from omni.training.throughput import measure_throughput
-
-    if cfg.encoder is None and (speed := measure_throughput(built.trainer, sizes_of(cfg.backbone), built.dtype)):
-        log.info("%s", speed)
-        run.update(throughput=asdict(speed))
 
 
 def look(built: Built, folder: Path, step: int) -> dict[str, float]:

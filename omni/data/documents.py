@@ -128,16 +128,7 @@ class TextFiles:
     def _try(self, name: str, get: Callable[[], T]) -> T | None:
         try:
             return get()
-        except (
-            OSError,
-            EOFError,
-            zlib.error,
-            pa.ArrowException,
-            LookupError,
-            ValueError,
-            TypeError,
-            AttributeError,
-        ) as e:
+        except DAMAGE as e:
             self.skipped[name] = " ".join(f"{type(e).__name__}: {e}".split())[:200]
             return None
 

@@ -1,10 +1,10 @@
 """What the training loop eats: an endless row of batches that can be put back to where it was.
 
-A feed has `__next__`, which returns the next batch, `skip`, which passes it over (another process takes it), and
-`state_dict` and `load_state_dict`.
+A feed has `__next__`, which returns the next batch, `skip`, which passes it over (another process takes it),
+`state_dict` and `load_state_dict`, and `skipped`: what could not be read so far, and why.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -14,6 +14,9 @@ from omni.data.features import EncodedClips, Example
 
 class Feed(Protocol):
     """See the module."""
+
+    @property
+    def skipped(self) -> Mapping[str, str]: ...
 
     def __next__(self) -> Batch: ...
 
@@ -28,6 +31,7 @@ class Numbered:
     """A feed whose batch number n is a function of n alone, so that the number is its state."""
 
     number = 0
+    skipped: Mapping[str, str] = {}
 
     def skip(self) -> None:
         self.number += 1
@@ -95,6 +99,10 @@ class Turns:
     def __init__(self, feeds: dict[str, Feed], shares: dict[str, float]):
         self.feeds, self.shares = feeds, shares
         self.taken = dict.fromkeys(feeds, 0)
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        return {name: reason for feed in self.feeds.values() for name, reason in feed.skipped.items()}
 
     def choose(self) -> str:
         number = sum(self.taken.values()) + 1

@@ -3,7 +3,7 @@
 A dataset of text has `feed` and `held_out`; where it can be fetched it also has `prepare`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 
 import torch
@@ -74,6 +74,10 @@ class RowFeed:
 
     def __iter__(self) -> "RowFeed":
         return self
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        return self.rows.stream.skipped
 
     def __next__(self) -> Batch:
         first = self.number * self.batch_size

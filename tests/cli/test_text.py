@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from omni.record.metrics import read_metrics
@@ -64,6 +66,20 @@ def test_a_base_leaves_scores_samples_and_its_tokenizer(place):
     assert 0 < speed["mfu"] < 1
     config = json.loads((place / "base" / "config.json").read_text())
     assert (config["n_layer"], config["vocab_size"]) == (2, 400)
+
+
+def test_a_damaged_row_group_is_left_out_told_and_on_record(place):
+    lines = [f"The bird on stone {i} is near the river." for i in range(300)]
+    pq.write_table(pa.table({"text": lines}), place / "damaged.parquet", row_group_size=100, compression="none")
+    content = bytearray((place / "damaged.parquet").read_bytes())
+    at = content.index(b"on stone 150 ")
+    content[at - 60 : at + 40] = b"\xff" * 100
+    (place / "damaged.parquet").write_bytes(content)
+    ok("train", *BASE, *SHORT, "dataset.path=damaged.parquet", cwd=place)
+    folder = newest(place, "w0_base")
+    named = "damaged.parquet row group 1"
+    assert list(json.loads((folder / "run.json").read_text())["skipped"]) == [named]
+    assert (folder / "train.log").read_text().count(f"left out {named}: ") == 1
 
 
 def test_prepare_leaves_what_is_there(place):

@@ -1,0 +1,91 @@
+"""What a run is made of, what it could not read, how fast it was: said in train.log and kept in run.json."""
+
+import io
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from omni.errors import OmniError
+from omni.record.progress import parameter_table
+from omni.record.run import Run
+
+if TYPE_CHECKING:
+    import torch
+
+    from omni.model.omni import Omni
+    from omni.training.loop import Trainer
+    from omni.training.scaling import Sizes
+
+log = logging.getLogger(__name__)
+
+SKIPPED_TOLD = 10
+
+
+def tell_parts(
+    run: Run, model: "Omni", init_from: dict[str, Any] | None, *, dtype: "torch.dtype", device: "torch.device"
+) -> None:
+    """Which weights hear and speak, what trains, and where.
+
+    Raises:
+        OmniError: a resumed run has other weights than it started with.
+    """
+    from omni.training.freeze import count_parameters
+
+    weights = {"encoder": weights_of(model.encoder), "backbone": init_from}
+    weights = {part: there for part, there in weights.items() if there is not None}
+    for part, there in weights.items():
+        before = run.data.get(part) or there
+        if before["sha256"] != there["sha256"]:
+            raise OmniError(
+                f"resume: this run started with {part} weights from {before['source']} and now finds others, "
+                f"{there['source']}: provide the first again, or start a new run"
+            )
+        log.info("%s weights from %s", part, there["source"])
+        for note in there.get("notes", []):
+            log.warning("%s: %s", part, note)
+    precision = str(dtype).removeprefix("torch.")
+    if run.data.get("precision", precision) != precision:
+        log.warning("resume: %s arithmetic so far, %s from here on", run.data["precision"], precision)
+    log.info("%s arithmetic on %s", precision, device)
+    parts = count_parameters(model)
+    table = Console(file=io.StringIO(), width=100)
+    table.print(parameter_table(parts))
+    log.info(table.file.getvalue().rstrip())
+    run.update(
+        device=str(device),
+        precision=precision,
+        **weights,
+        parameters={"all": sum(row[1] for row in parts), "trainable": sum(row[2] for row in parts)},
+    )
+
+
+def weights_of(encoder: object | None) -> dict[str, str | None] | None:
+    """Where the encoder's weights come from, as far as it says so."""
+    if encoder is None:
+        return None
+    return {"source": getattr(encoder, "source", type(encoder).__name__), "sha256": getattr(encoder, "sha256", None)}
+
+
+def tell_skipped(run: Run, skipped: Mapping[str, str]) -> None:
+    """Each thing of the data set that could not be read, once, as soon as it is met; run.json has them all."""
+    known = run.data.get("skipped", {})
+    fresh = {name: reason for name, reason in skipped.items() if name not in known}
+    if not fresh:
+        return
+    for name in list(fresh)[: max(0, SKIPPED_TOLD - len(known))]:
+        log.warning("dataset: left out %s: %s", name, fresh[name])
+    if len(known) < SKIPPED_TOLD < len(known) + len(fresh):
+        log.warning("dataset: more is left out; run.json has the list")
+    run.update(skipped=known | fresh)
+
+
+def tell_throughput(run: Run, trainer: "Trainer", sizes: "Sizes", dtype: "torch.dtype") -> None:
+    """How fast a language model trained."""
+    from omni.training.throughput import measure_throughput
+
+    if speed := measure_throughput(trainer, sizes, dtype):
+        log.info("%s", speed)
+        run.update(throughput=asdict(speed))
