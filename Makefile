@@ -29,5 +29,5 @@ $(INSTALLED): pyproject.toml
 	$(RUN) -m pip install --quiet --editable '.[weights,dev]'
 	touch $@
 
-clean:
-	rm -rf $(VENV) outputs
+clean:  ## the environment; outputs/ and data/ are yours
+	rm -rf $(VENV)

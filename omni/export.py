@@ -1,26 +1,36 @@
-"""python -m omni.export: a run's language model as one small folder to start other runs from.
+"""python -m omni.export: a run's language model as one small folder, to start other runs from or to pass on.
 
 python -m omni.export run=outputs/latest to=data/my_base       model.safetensors (bf16), config.json, tokenizer.json
 python -m omni.train backbone.init_from=data/my_base ...       a run that starts from it (with its sizes)
+python -m omni.generate run=data/my_base prompt="The sun is"   what it says
+python -m omni.export run=outputs/latest to=~/.cache/nanochat format=nanochat   as nanochat's own checkpoint
+
+run is what omni.generate takes. A folder that was exported before is replaced, whole; nothing else is.
 """
 
-import json
+import re
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from omegaconf import MISSING
 
-from omni.atomic import replace_text, replacing
 from omni.config.arguments import run
-from omni.config.trained import backbone_sizes, load_trained
+from omni.config.device import import_torch
+
+
+class Format(Enum):
+    omni = "omni"
+    nanochat = "nanochat"
 
 
 @dataclass
 class Export:
-    """run: the run's folder. to: the folder to write."""
+    """run: what to export. to: the folder to write. format: whose."""
 
     run: str = MISSING
     to: str = MISSING
+    format: Format = Format.omni
 
 
 def main() -> None:
@@ -29,20 +39,17 @@ def main() -> None:
 
 
 def export(asked: Export) -> None:
-    """Write the backbone of a run, its sizes and its tokenizer."""
-    trained = load_trained(asked.run, device="cpu")
-    import torch
-    from safetensors.torch import save_file
+    """Write a language model, its sizes and its tokenizer."""
+    import_torch()
+    from omni.model.nanochat import export_nanochat
+    from omni.model.pretrained import export_gpt, find_weights, load_gpt
 
-    folder = Path(asked.to)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.to(torch.bfloat16) for name, tensor in trained.model.backbone.state_dict().items()}
-    with replacing(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary)
-    replace_text(folder / "config.json", json.dumps(backbone_sizes(trained.cfg), indent=2) + "\n")
-    if hasattr(trained.tokenizer, "save"):
-        trained.tokenizer.save(folder)
-    print(f"{sum(tensor.numel() for tensor in tensors.values()):,} parameters in {folder}")
+    source, folder = Path(asked.run).expanduser(), Path(asked.to).expanduser()
+    if asked.format is Format.omni:
+        print(f"{export_gpt(source, folder):,} parameters in {folder}")
+        return
+    step = re.fullmatch(r"step_(\d+)", find_weights(source)[1].parent.name)
+    print(export_nanochat(*load_gpt(source), folder, step=int(step[1]) if step else 0))
 
 
 if __name__ == "__main__":

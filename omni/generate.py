@@ -1,9 +1,10 @@
-"""python -m omni.generate: a run goes on from a prompt, and answers what it hears.
+"""python -m omni.generate: a model goes on from a prompt, and answers what it hears.
 
 python -m omni.generate run=outputs/latest prompt="The sun is"              text
 python -m omni.generate run=outputs/latest audio=question.wav               what a model that hears says to a clip
 python -m omni.generate run=outputs/latest prompt="..." samples=3 temperature=0.8 top_k=50 seed=7
 python -m omni.generate run=outputs/latest chat=true prompt="What is 2+2?"  a turn of a model tuned on conversations
+python -m omni.generate run=data/starter prompt="The sun is"                an exported folder, or nanochat's
 
 audio can be given more than once; it stands in front of the prompt, in order.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from omni.config.arguments import run
+from omni.config.schema import Device, Precision
 from omni.config.trained import Trained, load_trained
 
 
@@ -30,8 +32,8 @@ class Generate:
     top_k: int | None = None
     top_p: float = 1.0
     seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
+    device: Device = Device.auto
+    precision: Precision = Precision.auto
 
 
 def main() -> None:
@@ -40,14 +42,14 @@ def main() -> None:
 
 
 def generate(asked: Generate) -> None:
-    """Print what the run says as it comes; several samples one after another when all are done."""
-    trained = load_trained(asked.run, device=asked.device, precision=asked.precision)
+    """Print what the model says as it comes; several samples one after another when all are done."""
+    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name)
     from omni.generation.engine import Engine
     from omni.generation.sampling import Settings
 
     drawn = {name: getattr(asked, name) for name in ("max_tokens", "temperature", "top_k", "top_p", "seed")}
     engine = Engine(trained.model.backbone, trained.tokenizer)
-    if asked.samples > 1:
+    if asked.samples != 1:
         rows = dict(engine.generate(prompt_of(asked, trained), Settings(**drawn), samples=asked.samples))
         print("\n\n".join(f"[{number}] {row.text}" for number, row in enumerate(rows, start=1)))
         return

@@ -8,31 +8,43 @@ Takes the overrides that `python -m omni.train` will be given. What is there alr
 
 import argparse
 import logging
+import os
 import sys
+from pathlib import Path
 
+from omni.config.check import ConfigError
 from omni.config.compose import compose
-from omni.config.fetch import fetch_dataset, train_tokenizer
-from omni.errors import OmniError
+from omni.config.entry import report
+from omni.config.fetch import prepare
 
 
 def main() -> None:
-    """The command. Exit status: 0, or 1 with an error that says what to do."""
+    """The command. Exit status: 0, or 1 with an error that says what to do, in the words of `omni.train`."""
     parser = argparse.ArgumentParser(
         prog="python -m omni.prepare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for omni.train")
+    parser.add_argument("--config-dir", "-cd", metavar="FOLDER", help="more YAML, as for omni.train")
+    arguments = parser.parse_intermixed_args()
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logging.getLogger("omni").setLevel(logging.INFO)
     try:
-        cfg = compose(parser.parse_args().overrides)
-        fetch_dataset(cfg)
-        train_tokenizer(cfg)
-    except OmniError as error:
-        print(f"error: {error}".replace("\n", "\n  "), file=sys.stderr)
-        sys.exit(1)
+        prepare(compose(arguments.overrides + own_conf(arguments.config_dir)))
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        report(error, want_traceback=os.environ.get("HYDRA_FULL_ERROR") == "1")
+        sys.exit(1)
+
+
+def own_conf(folder: str | None) -> list[str]:
+    """The override that lets YAML in a folder of the user's own count."""
+    if folder is None:
+        return []
+    if not Path(folder).is_dir():
+        raise ConfigError(f"--config-dir: {folder} is no folder")
+    return [f"hydra.searchpath=['file://{Path(folder).absolute()}']"]
 
 
 if __name__ == "__main__":

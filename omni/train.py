@@ -20,15 +20,16 @@ from omni.config.build import Built, build, build_loggers
 from omni.config.check import ConfigError, check
 from omni.config.entry import run_command
 from omni.config.recipe import sizes_of
-from omni.config.render import load, render, select, self_contained, signature
+from omni.config.render import load, pinned, render, select, self_contained, signature
 from omni.errors import OmniError
 from omni.record.curve import draw_curve
 from omni.record.facts import tell_parts, tell_skipped, tell_throughput
 from omni.record.folder import point_latest
-from omni.record.gate import judge, tell
+from omni.record.gate import judge, refuse_unknown, tell
 from omni.record.metrics import Loggers, cut_metrics, read_metrics, summarise
 from omni.record.progress import Progress
 from omni.record.run import Run
+from omni.record.samples import add_samples, cut_samples
 from omni.training.distributed import World
 
 log = logging.getLogger("omni.train")
@@ -50,11 +51,12 @@ def train(world: World, cfg: DictConfig, folder: Path, overrides: list[str]) -> 
         built = build(cfg)
         for pattern in built.idle_patterns:
             log.warning("stage.freeze: %r matches no parameter; names look like backbone.lm_head.weight", pattern)
-        tell_parts(run, built.model, built.init_from, dtype=built.dtype, device=built.device)
+        tell_parts(run, built.model, built.init_from, precision=built.precision, device=built.device)
         keep_tokenizer(built, run.folder)
         start = restore(built, run.folder)
         world.share((cfg, run.folder))
         built.trainer.join(world)
+        run.begin()
         run.update(processes=world.size)
         group = run.folder.parent.name if (run.folder.parent / "multirun.yaml").exists() else None
         name = f"{cfg.stage.name} {run.folder.name}"
@@ -64,9 +66,9 @@ def train(world: World, cfg: DictConfig, folder: Path, overrides: list[str]) -> 
         try:
             encode_clips(built)
             stopped = fit(cfg, built, run, loggers, start)
-            if cfg.encoder is None:
-                tell_throughput(run, built.trainer, sizes_of(cfg.backbone), built.dtype)
             status = judge_run(cfg, run)
+            if cfg.encoder is None and (sizes := sizes_of(cfg.backbone)):
+                tell_throughput(run, built.trainer, sizes, built.dtype)
         except KeyboardInterrupt:
             status = "interrupted"
             raise
@@ -109,6 +111,7 @@ def refuse_uneven_shares(cfg: DictConfig, world: World) -> None:
 def open_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[Run, DictConfig]:
     """A new run folder, or with `resume` the old one and the configuration it saved."""
     if cfg.resume is None:
+        cfg = pinned(cfg)
         known = {key: select(cfg, key) for key in ("stage.name", "seed")}
         facts = {"stage": known["stage.name"], "signature": signature(cfg), "seed": known["seed"]}
         return Run.start(folder, config_yaml=render(cfg), facts=facts), cfg
@@ -140,6 +143,7 @@ def restore(built: Built, folder: Path) -> int:
     if checkpoint is not None:
         log.info("going on after step %d", built.trainer.done)
     metrics = folder / "metrics.csv"
+    cut_samples(folder, built.trainer.done)
     if metrics.exists():
         cut_metrics(folder, built.trainer.done)
     kept = {step for step, _ in read_metrics(metrics).get("loss", [])} if metrics.exists() else set()
@@ -155,11 +159,11 @@ def encode_clips(built: Built) -> None:
     """Run the frozen encoder once over every clip the run will use, and see that each fits the context."""
     if built.model.encoder is None:
         return
-    began, needed = time.monotonic(), len(built.trainer.feed.needed(built.trainer.passes_left))
+    began, needed, done = time.monotonic(), len(built.trainer.feed.needed(built.trainer.passes_left)), 0
     with Progress(needed, 0, "encode", unit="clip") as progress:
         for done, _ in enumerate(encode_ahead(built), start=1):
             progress.update(done, {})
-    log.info("encoded %d clips in %.1f s", needed, time.monotonic() - began)
+    log.info("encoded %d clips in %.1f s", done, time.monotonic() - began)
 
 
 def encode_ahead(built: Built) -> Iterator[object]:
@@ -191,7 +195,7 @@ def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -
             progress.update(step, values)
             tell_skipped(run, trainer.feed.skipped)
             if stage.gate.threshold is not None and step == start + 1:  # a misspelt metric is not found out after hours
-                judge(summarise({name: [(step, value)] for name, value in values.items()}), **stage.gate)
+                refuse_unknown(stage.gate.metric, [*values, *(built.evaluate.metrics if stage.eval_every else ())])
             stopping = any(trainer.world.gather(stop.requested))
             if step % stage.checkpoint_every == 0 or step == stage.max_steps or stopping:
                 save_checkpoint(
@@ -199,9 +203,7 @@ def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -
                 )
             if stopping and step < stage.max_steps:
                 raise KeyboardInterrupt(f"stopped after step {step}; go on with resume={run.folder}")
-    seconds = time.monotonic() - began
-    run.update(fit_seconds=round(run.data.get("fit_seconds", 0.0) + seconds, 3))
-    log.info("%d steps in %.1f s", trainer.done - start, seconds)
+    log.info("%d steps in %.1f s", trainer.done - start, time.monotonic() - began)
     return stop.requested
 
 
@@ -209,8 +211,7 @@ def look(built: Built, folder: Path, step: int) -> dict[str, float]:
     """What the model can do by now: its scores, and samples in `samples.txt`."""
     values, samples = built.evaluate()
     log.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
-    with (folder / "samples.txt").open("a", encoding="utf-8") as file:
-        file.writelines(f"step {step}: {sample}\n" for sample in samples)
+    add_samples(folder, step, samples)
     return values
 
 

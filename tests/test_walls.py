@@ -8,7 +8,7 @@ import pytest
 OMNI = Path(__file__).parents[1] / "omni"
 INNER = [
     path
-    for room in ("audio", "text", "data", "model", "generation", "training", "evaluation")
+    for room in ("audio", "text", "data", "corpora", "model", "generation", "training", "evaluation")
     for path in sorted((OMNI / room).rglob("*.py"))
 ]
 FORBIDDEN = {"hydra", "omegaconf", "wandb"}
@@ -39,6 +39,11 @@ def test_inner_rooms_know_no_configuration_and_do_not_print(path):
     assert not any(name.startswith(("omni.config", "omni.record")) for name in imports(path))
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+
+
+def test_data_knows_neither_where_a_corpus_comes_from_nor_what_reads_it():
+    for path in (OMNI / "data").glob("*.py"):
+        assert not any(name.startswith(("omni.corpora", "omni.model")) for name in imports(path)), path
 
 
 def test_hydra_lives_in_config_and_the_thin_commands():

@@ -1,4 +1,4 @@
-"""What simpler models make of the held-out text: bits per byte of gzip, of xz, and of a trigram over the same tokens.
+"""Bits per byte of the held-out text: of gzip, of xz, of a trigram over the same tokens, and of the starter.
 
 python experiments/starter/baselines.py
 
@@ -11,10 +11,13 @@ import lzma
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 
-from omni.text.tokenizer import load_tokenizer
+from omni.config.trained import load_trained
+from omni.corpora.debian_text import DebianText
+from omni.evaluation.language import bits_per_byte
 
-TEXT, TOKENIZER = "data/debian_text", "data/starter"
+TEXT, STARTER = "data/debian_text", "data/starter"
 
 
 def stream(texts: list[str], tokenizer) -> np.ndarray:
@@ -63,7 +66,8 @@ def trigram_bits(train: np.ndarray, test: np.ndarray, size: int, bos: int) -> fl
 
 
 def main() -> None:
-    tokenizer = load_tokenizer(TOKENIZER)
+    starter = load_trained(STARTER, precision="fp32")
+    tokenizer, model = starter.tokenizer, starter.model.backbone
     train, test = (
         pq.read_table(f"{TEXT}/{name}.parquet").column("text").to_pylist() for name in ("documents", "held_out")
     )
@@ -74,6 +78,10 @@ def main() -> None:
     print(f"xz -9e      {8 * len(lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME)) / len(raw):.3f}")
     bits = trigram_bits(stream(train, tokenizer), stream(test, tokenizer), tokenizer.vocab_size, tokenizer.bos)
     print(f"trigram     {bits / size:.3f}")
+    device = model.lm_head.weight.device
+    rows = {"batch_size": 8, "row_tokens": model.sequence_len, "tokens": size, "device": device}  # all of them
+    batches = DebianText(folder=TEXT).held_out(tokenizer=tokenizer, **rows)
+    print(f"starter     {bits_per_byte(model, batches, torch.tensor(tokenizer.token_bytes(), device=device)):.3f}")
 
 
 if __name__ == "__main__":

@@ -4,17 +4,13 @@ sentence's, with none; and what it writes down.
 python experiments/starter/copying.py
 """
 
-from pathlib import Path
-
 import torch
 
-from omni.config.build import build_model, build_tokenizer
-from omni.config.compose import compose
+from omni.config.trained import load_trained
+from omni.corpora.debian_text import DebianText
 from omni.data.copies import Copies, Wear, split_sentences
-from omni.data.debian_text import DebianText
 from omni.generation.engine import Engine
 from omni.generation.sampling import Settings
-from omni.model.init_from import load_backbone
 
 LEVELS = {
     "clean": Wear(rate=(3.5, 3.5), blanks=0.0, spelled=0.0, spoken=0.0, confusion=0.0, lost=0.0, noise=0.0),
@@ -25,11 +21,10 @@ BATCHES, SENTENCES, SHOWN = 4, 64, 6
 
 
 def main() -> None:
-    cfg = compose(["stage=w0_chat", "device=cpu"])
-    model, tokenizer = build_model(cfg, torch.float32, torch.device("cpu")).backbone.eval(), build_tokenizer(cfg)
-    load_backbone(model, Path(cfg.backbone.init_from))
+    starter = load_trained("data/starter", precision="fp32")
+    model, tokenizer = starter.model.backbone, starter.tokenizer
     documents = DebianText(folder="data/debian_text").documents("val")
-    sentences = [s for text in documents.read(range(len(documents))) for s in split_sentences(text or "")]
+    sentences = [sentence for text in documents for sentence in split_sentences(text)]
     print(f"{len(sentences)} held-out sentences; nats a token")
     print(f"{'copies':22} right  another's  none")
     for name, wear in LEVELS.items():

@@ -19,8 +19,8 @@ from rich.table import Table
 
 from omni.atomic import replace_text
 from omni.config.arguments import run
-from omni.config.build import import_torch, pick_device
 from omni.config.check import ConfigError
+from omni.config.device import import_torch, pick_device
 
 
 @dataclass

@@ -21,7 +21,7 @@ class Measure:
     """One line of the table.
 
     what: of which arithmetic and length. seconds: the shortest. rate: in `unit`. share: of what the machine can do at
-    best, its matmul rate for arithmetic and its memory rate for decoding one row; None where neither is the measure.
+    best: its matmul rate for arithmetic, its memory rate for decoding one row.
     """
 
     what: str
@@ -30,7 +30,7 @@ class Measure:
     seconds: float
     rate: float
     unit: str
-    share: float | None
+    share: float
 
 
 def bench_backbone(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import TypeVar
 
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from omni.config.check import ConfigError, first_line, suggest
@@ -17,7 +17,7 @@ T = TypeVar("T")
 def read_arguments(schema: type[T], words: list[str], *, doc: str) -> T:
     """An object of the dataclass `schema` from `key=value` words; `--help` prints `doc` and exits.
 
-    Values are taken as they stand, so a prompt may hold anything. A list's key is given once for each item.
+    A text is taken as it stands, so a prompt may hold anything. A list's key is given once for each item.
 
     Raises:
         ConfigError: an unknown key, a value of another type, a key left out that has no default.
@@ -25,23 +25,27 @@ def read_arguments(schema: type[T], words: list[str], *, doc: str) -> T:
     if {"-h", "--help"} & set(words):
         print(doc)
         sys.exit(0)
-    arguments, known = OmegaConf.structured(schema), [field.name for field in fields(schema)]
+    arguments, types, texts = OmegaConf.structured(schema), {f.name: f.type for f in fields(schema)}, {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise ConfigError(f"{word}: write it as key=value{suggest(key, known)}")
-        if key not in known:
-            raise ConfigError(f"{key}: unknown key{suggest(key, known)}")
-        try:
-            if isinstance(OmegaConf.select(arguments, key), ListConfig):
-                arguments[key].append(value)
-            else:
-                arguments[key] = value
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"{key}: {first_line(error)}") from error
-    if left_out := sorted(OmegaConf.missing_keys(arguments)):
+            raise ConfigError(f"{word}: write it as key=value{suggest(key, list(types))}")
+        if key not in types:
+            raise ConfigError(f"{key}: unknown key{suggest(key, list(types))}")
+        if types[key] in (str, str | None):
+            texts[key] = value
+        elif types[key] == list[str]:
+            texts.setdefault(key, []).append(value)
+        else:
+            try:
+                arguments[key] = None if value == "null" else value
+            except OmegaConfBaseException as error:
+                raise ConfigError(f"{key}: {first_line(error)}") from error
+    if left_out := sorted(OmegaConf.missing_keys(arguments) - texts.keys()):
         raise ConfigError(f"{', '.join(left_out)}: left out; see --help")
-    return OmegaConf.to_object(arguments)
+    # A text never goes through OmegaConf, which would look into it for ${...} and ???.
+    plain = {key: arguments[key] for key in types if key not in texts}
+    return schema(**plain | texts)
 
 
 def run(job: Callable[[T], None], schema: type[T], *, doc: str, words: list[str] | None = None) -> None:

@@ -1,6 +1,5 @@
 """The one room that turns configuration into objects."""
 
-import importlib.metadata
 import inspect
 import json
 from dataclasses import dataclass
@@ -13,12 +12,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from omni.config.check import ConfigError, name_of_tokenizer
+from omni.config.device import import_torch, pick_device, pick_dtype, turn_to_fp8
 from omni.errors import OmniError
 from omni.text.tokenizer import TokenizerError, load_tokenizer
 
 if TYPE_CHECKING:  # torch is imported when something is built, not when a config is shown
-    from collections.abc import Callable
-
     import torch
 
     from omni.data.features import EncodedClips
@@ -31,14 +29,15 @@ if TYPE_CHECKING:  # torch is imported when something is built, not when a confi
 
 @dataclass(frozen=True)
 class Built:
-    """The parts of one run."""
+    """The parts of one run. precision: its arithmetic in words."""
 
     device: "torch.device"
     dtype: "torch.dtype"
+    precision: str
     tokenizer: "Tokenizer"
     model: "Omni"
     trainer: "Trainer"
-    evaluate: "Callable[[], tuple[dict[str, float], list[str]]] | None"
+    evaluate: "LanguageReport | None"
     idle_patterns: list[str]
     init_from: dict[str, str] | None
 
@@ -51,7 +50,6 @@ def build(cfg: DictConfig) -> Built:
         OmniError: whatever the parts themselves refuse: weights, manifests, sizes.
     """
     import_torch()
-    from omni.model.fp8 import check_fp8, use_fp8
     from omni.model.init_from import load_backbone
     from omni.training.freeze import freeze
 
@@ -59,15 +57,15 @@ def build(cfg: DictConfig) -> Built:
     dtype = pick_dtype(cfg.precision.name, device)
     tokenizer = build_tokenizer(cfg)
     model = build_model(cfg, dtype, device)
-    if cfg.precision.name == "fp8":
-        check_fp8(device)
-        use_fp8(model.backbone)
     source = cfg.backbone.get("init_from")
-    init_from = None if source is None else load_backbone(model.backbone, Path(source))
+    init_from = None if source is None else load_backbone(model.backbone, Path(source), tokenizer)
     idle_patterns = freeze(model, list(cfg.stage.freeze))
+    precision = str(dtype).removeprefix("torch.")
+    if cfg.precision.name == "fp8":
+        precision = f"fp8 in {turn_to_fp8(model, device)} layers, {precision} elsewhere"
     feed, evaluate = (build_text if cfg.encoder is None else build_clips)(cfg, model, tokenizer, device)
     trainer = build_trainer(cfg, model, feed)
-    return Built(device, dtype, tokenizer, model, trainer, evaluate, idle_patterns, init_from)
+    return Built(device, dtype, precision, tokenizer, model, trainer, evaluate, idle_patterns, init_from)
 
 
 def build_tokenizer(cfg: DictConfig) -> "Tokenizer":
@@ -102,7 +100,7 @@ def encoded_clips(
     if hasattr(clips, "feed"):
         raise ConfigError(
             f"dataset: {type(clips).__module__}.{type(clips).__name__} gives text, and this stage hears; choose a "
-            "dataset of clips, or set encoder=null projector=null"
+            "dataset of clips, or take the ears away: ~encoder ~projector"
         )
     return EncodedClips(
         clips,
@@ -235,52 +233,3 @@ def make(node: DictConfig, key: str, *, optional: dict[str, Any] | None = None, 
         raise
     except Exception as error:  # a class of the user's own may raise anything
         raise ConfigError(f"{key}: {plain['_target_']} failed: {type(error).__name__}: {error}") from error
-
-
-def pick_device(name: str) -> "torch.device":
-    """The device of that name; "auto" is the first of cuda, mps and cpu that is there.
-
-    Raises:
-        ConfigError: a device that is asked for by name and is not there.
-    """
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(device for device, available in there.items() if available)
-    if not there[name]:
-        found = ", ".join(device for device, available in there.items() if available)
-        raise ConfigError(f"device: {name} is not available here (found: {found}); use device=auto")
-    return torch.device(name)
-
-
-def pick_dtype(name: str, device: "torch.device") -> "torch.dtype":
-    """bf16 where it or fp8 is asked for, or with "auto" where the hardware is made for it; fp32 elsewhere."""
-    import torch
-
-    fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.bfloat16 if name in ("bf16", "fp8") or (name == "auto" and fast) else torch.float32
-
-
-def import_torch() -> None:
-    """Import torch and torchaudio together, or say why they cannot be.
-
-    Raises:
-        ConfigError: with the remedy; the usual cause is a CPU-only torch beside the registry's CUDA torchaudio.
-    """
-    try:
-        import torch  # noqa: F401
-        import torchaudio  # noqa: F401
-    except (ImportError, OSError) as error:
-        versions = " and ".join(f"{name} {version_of(name)}" for name in ("torch", "torchaudio"))
-        raise ConfigError(
-            f"{versions} cannot be imported together ({error}). They must come from the same index and fit each "
-            "other: pip install --force-reinstall 'torch>=2.11,<2.15' 'torchaudio==2.11.*'"
-        ) from error
-
-
-def version_of(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"

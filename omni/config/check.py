@@ -42,7 +42,7 @@ def check(cfg: DictConfig) -> None:
     deaf = all(cfg.get(key) is None for key in EARS)
     nothing = [
         f"{key}: null builds nothing; choose an option, as in {key}=NAME"
-        + (f", or set {' and '.join(f'{ear}=null' for ear in EARS)} for text alone" if key in EARS else "")
+        + (f", or {' '.join(f'~{ear}' for ear in EARS)} for text alone" if key in EARS else "")
         for key in (*GROUPS, "stage")
         if cfg.get(key) is None and not OmegaConf.is_missing(cfg, key) and not (deaf and key in EARS)
     ]
@@ -112,10 +112,12 @@ def wrong_types(node: DictConfig, schema: type, prefix: str, *, said: set[str]) 
 def misfits(cfg: DictConfig) -> Iterator[str]:
     """A line for each pair of values that do not fit together; whatever a user's own class lacks is not judged."""
     width, heads = cfg.backbone.get("n_embd"), cfg.backbone.get("n_head")
-    if cfg.encoder is not None:
+    if cfg.get("encoder") is not None:
         yield from misfits_of_ears(cfg.encoder, cfg.projector, width)
+    yield from misfits_of_stage(cfg)
     if width and heads and heads > 0 and (width % heads or width // heads % 2):
-        yield f"backbone.n_head: {heads} heads do not divide a width of {width} into even parts; try {width // 128}"
+        fits = max(1, width // 128)
+        yield f"backbone.n_head: {heads} heads do not divide a width of {width} into even parts; try {fits}"
     elif heads and (cfg.backbone.get("n_kv_head") or 0) > 0 and heads % cfg.backbone.n_kv_head:
         yield f"backbone.n_kv_head: {cfg.backbone.n_kv_head} does not divide n_head={heads}"
     if set(cfg.backbone.get("window_pattern", "L").upper()) - {"S", "L"}:
@@ -129,8 +131,24 @@ def misfits(cfg: DictConfig) -> Iterator[str]:
     yield from out_of_range(cfg)
 
 
+def misfits_of_stage(cfg: DictConfig) -> Iterator[str]:
+    """What a stage that hears and one of text alone each ask for and the other has no use for."""
+    if cfg.get("encoder") is not None:
+        if cfg.stage.eval_every:
+            yield "stage.eval_every: a stage that hears is not looked at in between yet; leave it null"
+        return
+    if cfg.stage.eval_tokens is None:
+        yield "stage.eval_tokens: missing, and a stage of text alone is judged by them; set it, or take stage=w0_base"
+    if cfg.debug.limit_clips is not None:
+        yield "debug.limit_clips: there are no clips in a stage of text alone; drop it"
+
+
 def misfits_of_tokenizer(backbone: DictConfig) -> Iterator[str]:
     """A tokenizer that is not there yet is no misfit: `omni.prepare` may be about to train it."""
+    source = backbone.get("init_from")
+    if source and not Path(source).expanduser().exists():
+        yield f"backbone.init_from: {source} is not there; name a run, an exported folder, or a nanochat base directory"
+        return
     name = name_of_tokenizer(backbone)
     with suppress(TokenizerError):
         size = read_vocab_size(name)
@@ -219,4 +237,4 @@ def suggest(word: str, known: list[str], prefix: str = "") -> str:
 
 
 def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return str(error).strip().splitlines()[0].removeprefix("OmniError raised while resolving interpolation: ")

@@ -25,6 +25,7 @@ from omni.config.check import ConfigError
 from omni.config.paths import VERSION_BASE, conf_dir
 from omni.config.schema import register
 from omni.config.wording import is_foreseen, say
+from omni.errors import OmniError
 from omni.training.distributed import LostError, World, join_world
 
 
@@ -43,11 +44,15 @@ def run_command(lead: Callable[..., tuple[float | None, bool]], follow: Callable
     sys.path.insert(0, str(Path.cwd()))  # a user's own encoder.py, also under the console script
     survive_the_terminal()
     register()
-    with join_world() as world:
-        if world.rank == 0:
-            run_jobs(partial(lead, world), want_traceback, alone=world.size == 1)
-        else:
-            run_quietly(follow, world)
+    try:
+        with join_world() as world:
+            if world.rank == 0:
+                run_jobs(partial(lead, world), want_traceback, alone=world.size == 1)
+            else:
+                run_quietly(follow, world)
+    except OmniError as error:  # the processes have not found each other
+        report(error, want_traceback)
+        sys.exit(1)
 
 
 def run_quietly(follow: Callable[[World], None], world: World) -> None:

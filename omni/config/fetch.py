@@ -1,14 +1,18 @@
 """Getting ready what a configuration names: data sets that can be fetched, tokenizers that can be trained."""
 
 import logging
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from omni.config.build import import_torch, make
+from omni.config.build import make
 from omni.config.check import ConfigError, check
-from omni.text.tokenizer import BYTES
+from omni.config.device import import_torch
+from omni.text.tokenizer import BYTES, TokenizerError
+from omni.text.vocabulary import find_file
 
 log = logging.getLogger("omni.prepare")
 
@@ -16,50 +20,45 @@ ENOUGH = 2_000_000_000
 """Characters to train a tokenizer on, as nanochat."""
 
 
-def fetch_dataset(cfg: DictConfig) -> None:
-    """Call `prepare` of the dataset's class with the dataset's keys, where it has one."""
-    import_torch()
-    check(cfg)
-    keys = OmegaConf.to_container(cfg.dataset, resolve=True, enum_to_str=True)
-    name = keys.pop("_target_")
-    try:
-        prepare = getattr(get_object(name), "prepare", None)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"dataset._target_: {name} cannot be imported ({error})") from error
-    if prepare is None:
-        log.info("dataset: nothing to fetch for %s", name)
-    else:
-        prepare(**keys, report=log.info)
-
-
-def train_tokenizer(cfg: DictConfig) -> None:
-    """Train the tokenizer that `backbone.tokenizer` names on the dataset's text, unless it is there.
+def prepare(cfg: DictConfig) -> None:
+    """Fetch the dataset where it can be, and train the backbone's tokenizer where it is not there.
 
     Raises:
-        ConfigError: the dataset holds no text.
+        ConfigError: see `check`; or a tokenizer is wanted, and the dataset holds no text.
+        OmniError: whatever the dataset itself cannot get.
     """
+    import_torch()
+    check(cfg)
+    dataset = make(cfg.dataset, "dataset")
+    if hasattr(dataset, "prepare"):
+        dataset.prepare(log.info)
+    else:
+        log.info("dataset: nothing to fetch for %s", cfg.dataset._target_)
+    train_tokenizer(cfg.backbone, dataset)
+
+
+def train_tokenizer(backbone: DictConfig, dataset: Any) -> None:
+    """Train the tokenizer that `backbone.tokenizer` names on the dataset's text, unless it is there."""
     from omni.text.bpe import BPETokenizer
 
-    name, size = cfg.backbone.get("tokenizer"), cfg.backbone.get("vocab_size")
+    name, size = backbone.get("tokenizer"), backbone.get("vocab_size")
     if name in (None, BYTES):
         return
-    if Path(name).exists():
+    with suppress(TokenizerError):  # not there, or an empty folder is
+        find_file(Path(name))
         log.info("tokenizer: %s is there", name)
         return
-    dataset = make(cfg.dataset, "dataset")
     if not hasattr(dataset, "documents"):
         raise ConfigError(f"backbone.tokenizer: {name} is not there, and the dataset has no text to train it on")
     BPETokenizer.train(first_texts(dataset.documents("train")), size).save(Path(name))
     log.info("tokenizer: %d tokens, in %s", size, name)
 
 
-def first_texts(documents):
-    """The texts of the first documents, up to `ENOUGH` characters."""
+def first_texts(documents: Iterable[str]) -> Iterator[str]:
+    """The first documents, up to `ENOUGH` characters."""
     characters = 0
-    for place in range(len(documents)):
-        for text in documents.read([place]):
-            if text:
-                yield text
-                characters += len(text)
+    for text in documents:
+        yield text
+        characters += len(text)
         if characters >= ENOUGH:
             return

@@ -5,7 +5,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from omni.training.scaling import TUNED_BATCH, TUNED_DEPTH, TUNED_WEIGHT_DECAY, Sizes, find_recipe
+from omni.errors import OmniError
+from omni.training.scaling import TUNED_BATCH, Sizes, best_batch, best_weight_decay, run_tokens
 
 
 def recipe(name: str, *, _root_: DictConfig) -> Any:
@@ -16,22 +17,22 @@ def recipe(name: str, *, _root_: DictConfig) -> Any:
     """
     backbone, stage = _root_.backbone, _root_.stage
     ratio = stage.tokens_per_parameter
-    if ratio is None:
+    if ratio is None or ratio <= 0:
+        if name in ("max_steps", "accumulate"):
+            raise OmniError(f"follows from stage.tokens_per_parameter={ratio}; set that above 0, or stage.{name}")
         return {"batch_tokens": TUNED_BATCH, "weight_decay": 0.0}[name]
-    sizes = sizes_of(backbone)
-    planned = find_recipe(sizes, ratio=ratio)
-    pass_tokens = stage.batch_size * backbone.sequence_len
+    sizes, pass_tokens = sizes_of(backbone), stage.batch_size * backbone.sequence_len
     if name == "accumulate":
-        return max(1, math.ceil(planned.batch_tokens / pass_tokens))
+        return max(1, math.ceil(best_batch(sizes, ratio) / pass_tokens))
     batch_tokens = pass_tokens * stage.accumulate
     if name == "batch_tokens":
         return batch_tokens
     if name == "max_steps":
-        return max(1, planned.tokens // batch_tokens)
-    tuned = ratio * Sizes.from_depth(TUNED_DEPTH, vocab_size=sizes.vocab_size).matrix_parameters
-    return TUNED_WEIGHT_DECAY * math.sqrt(batch_tokens / TUNED_BATCH) * tuned / (batch_tokens * stage.max_steps)
+        return max(1, run_tokens(sizes, ratio) // batch_tokens)
+    return best_weight_decay(sizes, ratio, batch_tokens)
 
 
-def sizes_of(backbone: DictConfig) -> Sizes:
-    """The sizes that a backbone's node gives."""
-    return Sizes(**{key: backbone[key] for key in Sizes.__dataclass_fields__})
+def sizes_of(backbone: DictConfig) -> Sizes | None:
+    """The sizes that a backbone's node gives; None where it is of a class that has others."""
+    names = Sizes.__dataclass_fields__
+    return Sizes(**{name: backbone[name] for name in names}) if names.keys() <= backbone.keys() else None

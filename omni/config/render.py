@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,23 @@ def render(cfg: DictConfig) -> str:
         return OmegaConf.to_yaml(cfg, resolve=True)
     except OmegaConfBaseException:
         return OmegaConf.to_yaml(cfg)
+
+
+def pinned(cfg: DictConfig) -> DictConfig:
+    """The configuration with what its links point to in their place: outputs/latest will soon be another run."""
+    cfg = cfg.copy()
+    for key in ("backbone.init_from", "backbone.tokenizer"):
+        path = select(cfg, key)
+        if path and (there := Path(path).expanduser()).exists():
+            OmegaConf.update(cfg, key, first_target(there.absolute()))
+    return cfg
+
+
+@cache  # what a sweep's first job starts from its later ones do too
+def first_target(path: Path) -> str:
+    """Where a path leads, told from here where it lies below."""
+    there, here = path.resolve(), Path.cwd().resolve()
+    return str(there.relative_to(here) if there.is_relative_to(here) else there)
 
 
 def select(cfg: DictConfig, key: str) -> Any:

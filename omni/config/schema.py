@@ -5,7 +5,6 @@ encoder, projector, backbone, dataset, optimizer and logger stay open to a user'
 those that ship with omni.
 """
 
-import math
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -15,9 +14,7 @@ from omegaconf import MISSING, OmegaConf
 
 from omni.config.recipe import recipe
 from omni.record.run import read_run
-
-HEAD_DIM = 128
-"""Width of an attention head (nanochat)."""
+from omni.training.scaling import HEAD_DIM, Sizes
 
 
 class Device(Enum):
@@ -94,8 +91,8 @@ class Train:
 
 
 def gpt_width(n_layer: int) -> int:
-    """nanochat's width of a depth: 64 a layer, rounded up to whole heads."""
-    return math.ceil(64 * n_layer / HEAD_DIM) * HEAD_DIM
+    """nanochat's width of a depth."""
+    return Sizes.from_depth(n_layer).n_embd
 
 
 def run_dir(fresh: str, resume: str | None) -> str:

@@ -241,7 +241,8 @@ def close_stopped() -> str:
         for path in sorted(folder.glob("[0-9]*/run.json")):
             with suppress(OmniError):
                 if read_run(path.parent)["status"] == "running":
-                    with suppress(KeyboardInterrupt), Run.resume(path.parent):
+                    with suppress(KeyboardInterrupt), Run.resume(path.parent) as run:
+                        run.begin()
                         raise KeyboardInterrupt("stopped with its sweep")
         with suppress(OmniError):
             write_report(folder)

@@ -126,22 +126,20 @@ class Corpus:
 
 @dataclass
 class DebianText:
-    _target_: str = "omni.data.debian_text.DebianText"
+    _target_: str = "omni.corpora.debian_text.DebianText"
     folder: str = MISSING
-    packages: str = MISSING
-    dialogue: str = MISSING
 
 
 @dataclass
 class ClimbMix:
-    _target_: str = "omni.data.climbmix.ClimbMix"
+    _target_: str = "omni.corpora.climbmix.ClimbMix"
     folder: str = MISSING
     shards: int = MISSING
 
 
 @dataclass
 class Diet(DebianText):
-    _target_: str = "omni.data.diet.Diet"
+    _target_: str = "omni.corpora.diet.Diet"
     soft: float = MISSING
     hard: float = MISSING
     copies: int = MISSING
@@ -156,7 +154,7 @@ class Chats:
 
 @dataclass
 class StarterChats(DebianText):
-    _target_: str = "omni.data.conversations.StarterChats"
+    _target_: str = "omni.corpora.starter_chats.StarterChats"
 
 
 @dataclass

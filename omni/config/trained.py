@@ -1,17 +1,17 @@
-"""A model that somebody trained, ready to be used: out of a run's folder, or out of an exported one."""
+"""A model that somebody trained, ready to be used: out of a run's folder, an exported one, or nanochat's."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
-
-from omni.config.build import build_model, build_tokenizer, import_torch, pick_device, pick_dtype
+from omni.config.build import build_model, build_tokenizer
 from omni.config.check import ConfigError, check
+from omni.config.device import import_torch, pick_device, pick_dtype
 from omni.config.render import load, self_contained
 from omni.errors import OmniError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from omni.model.omni import Omni
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """The pipeline in eval mode, its tokenizer, and the configuration of its run."""
+    """The pipeline in eval mode, its tokenizer, and where they come from."""
 
-    cfg: DictConfig
+    source: str
     model: "Omni"
     tokenizer: "Tokenizer"
 
@@ -30,7 +30,7 @@ class Trained:
         """A sound file as soft tokens (S, C).
 
         Raises:
-            ConfigError: the run is of text alone.
+            ConfigError: the model is of text alone.
             AudioError: the file cannot be read, or holds nothing audible.
         """
         import torch
@@ -38,7 +38,7 @@ class Trained:
         from omni.audio.read import check_audible, read
 
         if self.model.encoder is None:
-            raise ConfigError(f"audio: this run ({self.cfg.stage.name}) is of text alone and has no ears")
+            raise ConfigError(f"audio: {self.source} is of text alone and has no ears")
         waveform = read(path)
         check_audible(waveform, min_seconds=0.1, what=path)
         with torch.inference_mode():
@@ -47,32 +47,52 @@ class Trained:
         return soft[0, : lengths[0]]
 
 
-def load_trained(folder: str, *, device: str = "auto", precision: str = "auto") -> Trained:
-    """The model of a run at its last checkpoint.
+def load_trained(source: str, *, device: str = "auto", precision: str = "auto") -> Trained:
+    """A model that somebody trained.
+
+    Args:
+        source: a run (its newest checkpoint) or one of its checkpoints, with all its parts; or a language model alone:
+            an exported folder, nanochat's base directory, or one of nanochat's `model_*.pt`.
 
     Raises:
-        ConfigError: no run there, or one that cannot be built here.
-        OmniError: it has no checkpoint, or a damaged one.
+        ConfigError: a run that cannot be built here.
+        OmniError: nothing to load there, or something damaged.
     """
     import_torch()
-    from omni.training.checkpoint import list_checkpoints, load_weights
+    from omni.model.omni import Omni
+    from omni.model.pretrained import load_gpt
 
-    run = Path(folder)
-    if not (run / "config.yaml").is_file():
-        raise ConfigError(f"run: {folder} is no run folder (it has no config.yaml); outputs/latest is the newest one")
+    path, on = Path(source).expanduser(), pick_device(device)
+    dtype = pick_dtype(precision, on)
+    if checkpoint := find_checkpoint(path):
+        model, tokenizer = load_run(checkpoint, dtype, on)
+    else:
+        backbone, tokenizer = load_gpt(path, dtype)
+        model = Omni(encoder=None, projector=None, backbone=backbone).to(on)
+    model.backbone.to(dtype)  # nothing trains any more, so nothing needs fp32 masters
+    return Trained(source, model.eval(), tokenizer)
+
+
+def find_checkpoint(path: Path) -> Path | None:
+    """The checkpoint that a path means if it is a run or in one. Raises OmniError for a run that has none yet."""
+    from omni.model.layout import list_checkpoints
+
+    if path.parent.name == "checkpoints" and (path.parents[1] / "config.yaml").is_file():
+        return path
+    if not (path / "config.yaml").is_file():
+        return None
+    if not (found := list_checkpoints(path / "checkpoints")):
+        raise OmniError(f"run: {path} has no checkpoint yet; stage.checkpoint_every says when its stage makes one")
+    return found[-1]
+
+
+def load_run(checkpoint: Path, dtype: "torch.dtype", device: "torch.device") -> tuple["Omni", "Tokenizer"]:
+    """The whole pipeline of a run, as it was at a checkpoint."""
+    from omni.training.checkpoint import load_weights
+
+    run = checkpoint.parents[1]
     cfg = self_contained(load(run), run)
     check(cfg)
-    checkpoints = list_checkpoints(run / "checkpoints")
-    if not checkpoints:
-        raise OmniError(f"run: {folder} has no checkpoint yet; its stage makes one every {cfg.stage.checkpoint_every}")
-    on = pick_device(device)
-    model = build_model(cfg, pick_dtype(precision, on), on)
-    load_weights(checkpoints[-1], model)
-    model.backbone.to(model.backbone.dtype)  # nothing trains any more, so nothing needs fp32 masters
-    return Trained(cfg, model.eval(), build_tokenizer(cfg))
-
-
-def backbone_sizes(cfg: DictConfig) -> dict[str, object]:
-    """What a GPT is built from, as plain values."""
-    plain = OmegaConf.to_container(cfg.backbone, resolve=True, enum_to_str=True)
-    return {key: value for key, value in plain.items() if key not in ("_target_", "tokenizer", "init_from")}
+    model = build_model(cfg, dtype, device)
+    load_weights(checkpoint, model)
+    return model, build_tokenizer(cfg)

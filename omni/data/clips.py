@@ -4,7 +4,6 @@ A dataset is anything with a length whose items are `Sample`s; to add one, write
 and name it in a YAML (see the README).
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from omni.audio.read import AudioError, check_audible, read
 from omni.audio.tones import write_smoke_clips
+from omni.data.fingerprint import fingerprint, sha256_of
 from omni.data.manifest import Clip, ManifestError, read_manifest, select_split
 
 
@@ -40,6 +40,7 @@ class ManifestClips:
     def __init__(self, *, path: str, split: str = "train", min_seconds: float = 0.1, max_seconds: float = 120.0):
         self.path, self.min_seconds, self.max_seconds = Path(path), min_seconds, max_seconds
         self.clips = select_split(read_manifest(path), split)
+        self.fingerprint = fingerprint(clip.id for clip in self.clips)
         missing = [clip for clip in self.clips if not exists(clip.audio)]
         if missing:
             shown = "".join(f"\n  {clip.id}: {clip.audio}" for clip in missing[:10])
@@ -70,11 +71,15 @@ def exists(path: Path) -> bool:
 
 
 def check_hash(clip: Clip) -> None:
-    """Raise AudioError when the manifest knows the file's SHA-256 and the file is another."""
-    if clip.sha256 is not None and clip.audio.is_file():
-        found = hashlib.sha256(clip.audio.read_bytes()).hexdigest()
-        if found != clip.sha256:
-            raise AudioError(f"{clip.audio}: its sha256 is {found}, not the manifest's {clip.sha256}. Fetch it again.")
+    """Raise AudioError when the manifest knows the SHA-256 of the clip's bytes and they are others."""
+    if clip.sha256 is None:
+        return
+    try:
+        found = sha256_of(clip.audio, clip.offset, clip.bytes)
+    except OSError as error:
+        raise AudioError(f"{clip.audio}: cannot be read ({error.strerror}). Check its rights.") from error
+    if found != clip.sha256:
+        raise AudioError(f"{clip.audio}: its sha256 is {found}, not the manifest's {clip.sha256}. Fetch it again.")
 
 
 def audio_smoke(*, folder: str) -> ManifestClips:

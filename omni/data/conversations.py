@@ -1,32 +1,28 @@
-"""Conversations to train on: JSON lines of `{"messages": [...]}` (see `omni.text.chat`), and some to start with."""
+"""Conversations to train on: JSON lines of `{"messages": [...]}` (see `omni.text.chat`)."""
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from omni.atomic import replace_text
-from omni.data.debian_text import DIALOGUE, PACKAGES, prepare_debian_text, spoken_rows
-from omni.data.documents import HELD_OUT, find, permutation, read_lines
+from omni.data.documents import HELD_OUT, permutation
+from omni.data.files import DAMAGE, find, read_lines
+from omni.data.manifest import FAULTS_SHOWN
 from omni.data.packing import PackedConversations, Packer
-from omni.data.text import Corpus
+from omni.data.text import PackedText
 from omni.errors import OmniError
 from omni.text.bpe import SPECIALS
 from omni.text.chat import ChatError, render
 from omni.text.tokenizer import Tokenizer
 
-FAULTS_SHOWN = 10
-TURNS = 3  # question and answer pairs a conversation of dialogue
-DEFINITIONS = 6_000
+SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
 class Conversations:
-    """An endless stream of conversations, in a new order each epoch; every hundredth is held out as "val".
+    """An endless stream of conversations, in a new order each epoch.
 
-    A line is `{"messages": [...]}` or, as nanochat has it, the messages alone.
+    A line is `{"messages": [...]}` or, as nanochat has it, the messages alone. It may say its `"split"`, "train" or
+    "val"; where it does not, every hundredth is held out. What is held out is not trained on where it stands again.
     Raises OmniError: no such file, none in the split, or bad lines: all of them, each with its number.
     """
 
@@ -34,8 +30,8 @@ class Conversations:
         self.seed = seed
         self.skipped: dict[str, str] = {}
         content, rows, faults = hashlib.sha256(repr((split, seed)).encode()), [], []
-        for file in find(path):
-            for number, line in read_lines(file):
+        for file in find(path, SUFFIXES):
+            for number, line in lines_of(file):
                 content.update(line)
                 try:
                     rows.append(parse(line))
@@ -44,7 +40,7 @@ class Conversations:
         if faults:
             more = [f"... and {len(faults) - FAULTS_SHOWN} more"] if len(faults) > FAULTS_SHOWN else []
             raise OmniError("\n".join(faults[:FAULTS_SHOWN] + more))
-        self.rows = [row for i, row in enumerate(rows) if (i % HELD_OUT == HELD_OUT - 1) == (split == "val")]
+        self.rows = select_split(rows, split)
         if not self.rows:
             raise OmniError(f"{path}: {len(rows)} conversations leave none for split {split!r}")
         self.fingerprint = content.hexdigest()[:16]
@@ -61,6 +57,26 @@ class Conversations:
         if self._epoch[0] != epoch:
             self._epoch = (epoch, permutation(len(self.rows), f"{self.seed}/{epoch}"))
         return self.rows[self._epoch[1][offset]]
+
+
+def lines_of(file: Path) -> list[tuple[int, bytes]]:
+    """See `read_lines`. Raises OmniError for a file that cannot be read to its end."""
+    try:
+        return read_lines(file)
+    except DAMAGE as error:
+        raise OmniError(f"{file}: cannot be read ({error}). Fetch or write it again.") from error
+
+
+def select_split(rows: list[dict], split: str) -> list[dict]:
+    """The conversations of a split; none of "train" is also in "val"."""
+
+    def said(row: dict) -> str:
+        return json.dumps(row["messages"])
+
+    splits = [row.get("split", "val" if i % HELD_OUT == HELD_OUT - 1 else "train") for i, row in enumerate(rows)]
+    held_out = {said(row) for row, own in zip(rows, splits, strict=True) if own == "val"}
+    own = [row for row, own in zip(rows, splits, strict=True) if own == split]
+    return own if split == "val" else [row for row in own if said(row) not in held_out]
 
 
 class NoTokens:
@@ -82,10 +98,12 @@ def parse(line: bytes) -> dict:
     _, graded = render(row, NoTokens())
     if not any(graded):
         raise ChatError("messages: the assistant says nothing, so there is nothing to learn")
+    if row.get("split", "train") not in ("train", "val"):
+        raise ChatError(f"split: is {row['split']!r}; conversations have train and val")
     return row
 
 
-class Chats(Corpus):
+class Chats(PackedText):
     """Conversations in files, as a stage trains on them: packed whole, graded where the assistant speaks.
 
     Args:
@@ -93,71 +111,9 @@ class Chats(Corpus):
     """
 
     def __init__(self, *, path: str | list[str]):
-        super().__init__(path=path)
+        self.path = path
 
     def rows(self, split: str, tokenizer: Tokenizer, row_tokens: int, seed: int = 0) -> Packer:
-        """The conversations of a split, packed."""
+        """See `PackedText`."""
         conversations = Conversations(path=self.path, split=split, seed=seed)
-        return PackedConversations(conversations, tokenizer, row_tokens=row_tokens)
-
-
-class StarterChats(Chats):
-    """Conversations out of what `debian_text` is made of: dialogue, sentences to repeat, words to explain."""
-
-    def __init__(self, *, folder: str, packages: str = PACKAGES, dialogue: str = DIALOGUE):
-        self.folder = Path(folder)
-        super().__init__(path=str(self.folder / "conversations.jsonl"))
-
-    def rows(self, split: str, tokenizer: Tokenizer, row_tokens: int, seed: int = 0) -> Packer:
-        """See `Chats.rows`. Raises OmniError when the conversations are not there."""
-        if not Path(self.path).is_file():
-            raise OmniError(f"{self.path}: is not there. Run: python -m omni.prepare dataset=starter_chats")
-        return super().rows(split, tokenizer, row_tokens, seed)
-
-    @staticmethod
-    def prepare(*, folder: str, packages: str, dialogue: str, report: Callable[[str], None]) -> None:
-        """Prepare `debian_text` and write conversations.jsonl beside it."""
-        prepare_debian_text(folder, report=report, packages=packages, dialogue=dialogue)
-        texts = pq.read_table(Path(folder) / "documents.parquet").to_pylist()
-        entries = [row["text"] for row in texts if row["source"] == "dict-wn"]
-        rows = [*spoken(dialogue), *repeated(dialogue), *explained(entries)]
-        lines = [json.dumps({"messages": messages(*turns)}) for turns in rows]
-        lines.sort(key=lambda line: hashlib.sha256(line.encode()).digest())  # no kind stands together
-        replace_text(Path(folder) / "conversations.jsonl", "\n".join(lines) + "\n")
-        report(f"{len(lines)} conversations")
-
-
-def messages(*turns: str) -> list[dict[str, str]]:
-    return [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
-
-
-def spoken(dialogue: str) -> Iterator[list[str]]:
-    """What Joe says and what he is answered. A row's id is a scene, an exchange in it, `j` for Joe, and a count."""
-    exchanges: dict[str, dict[bool, list[str]]] = {}
-    for row in spoken_rows(dialogue):
-        exchange = exchanges.setdefault(row["id"][3:9], {True: [], False: []})
-        exchange[row["id"][9:10] == "j"].append(row["text"])
-    scenes: dict[str, list[list[str]]] = {}
-    for name, exchange in exchanges.items():
-        if exchange[True] and exchange[False]:
-            scenes.setdefault(name[:2], []).append([" ".join(exchange[True]), " ".join(exchange[False])])
-    for pairs in scenes.values():
-        yield from pairs
-        for first in range(0, len(pairs) - 1, TURNS):
-            yield [turn for pair in pairs[first : first + TURNS] for turn in pair]
-
-
-def repeated(dialogue: str) -> Iterator[list[str]]:
-    for text in dict.fromkeys(row["text"] for row in spoken_rows(dialogue)):
-        yield [f"Repeat after me: {text}", text]
-
-
-def explained(entries: Iterable[str]) -> Iterator[list[str]]:
-    """Words and what they mean, out of lines such as `appetite (noun): a feeling of craving something; "..."`."""
-    senses = re.findall(r"^([a-z]{3,12}) \((\w+)\): ([^\n;\"(]{20,150}?)[.;]", "\n".join(entries), flags=re.MULTILINE)
-    first = {word: (part, meaning) for word, part, meaning in reversed(senses)}
-    words = sorted(first, key=lambda word: hashlib.sha256(word.encode()).digest())[:DEFINITIONS]
-    for i, word in enumerate(words):
-        part, meaning = first[word]
-        question = (f"What does {word} mean?", f"What is the meaning of the {part} {word}?", f"Define {word}.")[i % 3]
-        yield [question, f"{meaning[0].upper()}{meaning[1:]}."]
+        return PackedConversations(conversations, tokenizer, row_tokens=row_tokens, once=split == "val")

@@ -23,11 +23,12 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from omni.data.batch import Batch
 from omni.data.feed import Numbered
-from omni.model.attention import rms_norm
+from omni.data.fingerprint import fingerprint
 from omni.text.tokenizer import IGNORE, Tokenizer
 
 STEP = 32
@@ -88,6 +89,7 @@ class Copies(Numbered):
         wear: Wear | None = None,
     ):
         self.sentences = sorted(sentences, key=len)
+        self.fingerprint = fingerprint(self.sentences)
         self.tokenizer, self.embeddings = tokenizer, embeddings
         self.batch_size, self.soft, self.seed = batch_size, soft, seed
         self.ripening, self.wear = ripening, wear or Wear()
@@ -177,7 +179,8 @@ def soften(
 
     ids_SK = torch.from_numpy(np.concatenate(copies)).to(device)
     wrong_SK = torch.from_numpy(random.integers(len(table_VC), size=ids_SK.shape)).to(device)
-    table_VC, sounds_SK1, weight = rms_norm(table_VC.float()), (ids_SK != BLANK)[..., None], up_to(wear.confusion)
+    table_VC = F.rms_norm(table_VC.float(), table_VC.shape[1:], eps=torch.finfo(torch.float32).eps)
+    sounds_SK1, weight = (ids_SK != BLANK)[..., None], up_to(wear.confusion)
     right_SC, wrong_SC = ((table_VC[ids.clamp(min=0)] * sounds_SK1).mean(1) for ids in (ids_SK, wrong_SK))
     kept = torch.from_numpy(random.random(len(rows))).to(device)[:, None] >= up_to(wear.lost)
     noise_SC = torch.from_numpy(random.standard_normal(right_SC.shape, dtype=np.float32)).to(device)

@@ -4,46 +4,51 @@ The stream is a run of epochs, each a new order of the same documents, and a doc
 So how far a run has come is a number too, whatever the number of processes.
 """
 
-import gzip
-import hashlib
 import json
 import random
-import re
-import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from omni.data.files import DAMAGE, find, read_lines
+from omni.data.fingerprint import fingerprint
+from omni.data.paragraphs import group_paragraphs
 from omni.errors import OmniError
 
 T = TypeVar("T")
-SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".txt")
-DOCUMENT = 2000
-"""Characters of a document made of paragraphs: about 500 tokens, so that few are longer than a row."""
 HELD_OUT = 100
 """One document in so many is held out of a corpus that is one file."""
-
-DAMAGE = (OSError, EOFError, zlib.error, pa.ArrowException, LookupError, ValueError, TypeError, AttributeError)
+LINES = 1000
+"""Lines of a .jsonl file that are read at once."""
 
 
 class Group(NamedTuple):
-    """The documents read at once: a row group of a parquet file, else a whole file; and which of them count."""
+    """The documents read at once: a row group of a parquet file, LINES lines of a .jsonl, else a whole file.
+
+    count: of documents. size: bytes. part: its number in the file. start, line: byte and number of its first line.
+    rows: which documents are of the split.
+    """
 
     file: Path
-    part: int
-    rows: Sequence[int]
+    count: int
+    size: int
+    part: int = 0
+    start: int = 0
+    line: int = 1
+    rows: Sequence[int] = ()
 
 
 class TextFiles:
     """Documents out of parquet, JSON lines (.jsonl, .jsonl.gz) and plain text files (paragraphs, grouped).
 
     Validation is the last file where there are several, as in nanochat, else every hundredth document. What cannot
-    be read is left out, and `skipped` says why by file, row group or line; its places in the stream stay empty.
+    be read is left out, and `skipped` says why by file or row group; its places in the stream stay empty. Beyond an
+    index, nothing is held but the group that is being read.
 
     Args:
         path: a file, a folder, a pattern with `*`, or a list of files, whose order then counts.
@@ -59,29 +64,43 @@ class TextFiles:
         if split not in ("train", "val"):
             raise OmniError(f"split: is {split!r}; a corpus of text has train and val")
         self.text_field, self.seed = text_field, seed
-        self.skipped: dict[str, str] = {}
+        self._damaged: dict[str, str] = {}
+        self._bad_lines: dict[str, tuple[str, set[int]]] = {}
         files = find(path)
         several = len(files) > 1
         chosen = files if not several else files[-1:] if split == "val" else files[:-1]
         self.groups: list[Group] = []
         for file in chosen:
             first = 0
-            for part, count in enumerate(self._counts(file)):
-                rows = range(count) if several else _share(first, count, split)
-                first += count
+            for group in self._groups(file):
+                rows = range(group.count) if several else _share(first, group.count, split)
+                first += group.count
                 if rows:
-                    self.groups.append(Group(file, part, rows))
+                    self.groups.append(group._replace(rows=rows))
         self.length = sum(len(group.rows) for group in self.groups)
         if not self.length:
             raise OmniError(self._why_empty(files, split))
-        sizes = [(group.file.name, group.part, len(group.rows)) for group in self.groups]
-        self.fingerprint = hashlib.sha256(repr((sizes, seed)).encode()).hexdigest()[:16]
+        self.fingerprint = fingerprint(
+            [seed, *((group.file.name, group.part, len(group.rows), group.size) for group in self.groups)]
+        )
         self._epoch = (-1, [], [])
         self._loaded = ((-1, -1), [])
 
     def __len__(self) -> int:
         """Documents an epoch, those that cannot be read included."""
         return self.length
+
+    def __iter__(self) -> Iterator[str]:
+        """The documents of the first epoch that can be read and are not empty."""
+        return filter(None, (self._document(0, offset) for offset in range(self.length)))
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """What could not be read so far, and why."""
+        return self._damaged | {
+            file: f"{len(numbers):,} lines so far, the first met is {first}"
+            for file, (first, numbers) in self._bad_lines.items()
+        }
 
     def read(self, places: Iterable[int]) -> list[str | None]:
         """The documents at these places of the stream; None for one that cannot be read. Fast where they are near."""
@@ -104,11 +123,16 @@ class TextFiles:
         order = permutation(len(group.rows), f"{self.seed}/{epoch}/{index}")
         return [texts[group.rows[i]] if group.rows[i] < len(texts) else None for i in order]
 
-    def _counts(self, file: Path) -> list[int]:
-        """How many documents each part of a file holds; none when the file is damaged."""
+    def _groups(self, file: Path) -> list[Group]:
+        """What a file is read in; nothing when it is damaged."""
         if file.name.endswith(".parquet"):
-            return self._try(str(file), lambda: _row_counts(file, self.text_field)) or []
-        return [len(self._load(Group(file, 0, ())))]
+            return self._try(str(file), lambda: _row_groups(file, self.text_field)) or []
+        if file.name.endswith(".jsonl"):
+            groups = self._try(str(file), lambda: _line_groups(file)) or []
+            # A file without a good line among its first thousand has none, or not the key: no need to read it all.
+            return groups if groups and any(self._load(groups[0])) else []
+        whole = Group(file, count=0, size=file.stat().st_size)
+        return [whole._replace(count=len(self._load(whole)))]
 
     def _load(self, group: Group) -> list[str | None]:
         file = group.file
@@ -117,19 +141,24 @@ class TextFiles:
             return self._try(name, lambda: _row_group(file, group.part, self.text_field)) or []
         if file.name.endswith(".txt"):
             return self._try(str(file), lambda: _paragraph_groups(file)) or []
-        lines = self._try(str(file), lambda: read_lines(file)) or []
-        return [self._try(f"{file}:{number}", lambda line=line: self._text(line)) for number, line in lines]
+        part = () if file.name.endswith(".gz") else (group.start, group.size, group.line)
+        lines = self._try(str(file), lambda: read_lines(file, *part)) or []
+        return [self._text(str(file), number, line) for number, line in lines]
 
-    def _text(self, line: bytes) -> str:
-        text = json.loads(line)[self.text_field]
-        text.encode()  # JSON can spell half of a surrogate pair, which no tokenizer can turn into bytes
-        return text
+    def _text(self, file: str, number: int, line: bytes) -> str | None:
+        try:
+            text = json.loads(line)[self.text_field]
+            text.encode()  # JSON can spell half of a surrogate pair, which no tokenizer can turn into bytes
+            return text
+        except DAMAGE as error:
+            self._bad_lines.setdefault(file, (f"{number}: {_reason(error)}", set()))[1].add(number)
+            return None
 
     def _try(self, name: str, get: Callable[[], T]) -> T | None:
         try:
             return get()
-        except DAMAGE as e:
-            self.skipped[name] = " ".join(f"{type(e).__name__}: {e}".split())[:200]
+        except DAMAGE as error:
+            self._damaged[name] = _reason(error)
             return None
 
     def _why_empty(self, files: list[Path], split: str) -> str:
@@ -139,62 +168,6 @@ class TextFiles:
             return f"{what}: no document can be read. Fetch the files again, or set text_field.{reasons}"
         few = f", which takes a second file or {HELD_OUT} documents" if split == "val" else ""
         return f"{what}: holds no document for split {split!r}{few}. Check path."
-
-
-def find(path: str | list[str]) -> list[Path]:
-    """The files meant, sorted unless listed. Raises OmniError when there is none."""
-    if not isinstance(path, str | Path):
-        files = [Path(file) for file in path]
-    elif "*" in str(path):
-        root = Path(path).anchor or "."
-        files = sorted(Path(root).glob(str(Path(path).relative_to(root) if Path(path).anchor else path)))
-    elif Path(path).is_dir():
-        files = sorted(file for file in Path(path).iterdir() if file.name.endswith(SUFFIXES) and file.name[0] != ".")
-    else:
-        files = [Path(path)]
-    missing = [str(file) for file in files if not file.is_file()]
-    if missing:
-        raise OmniError(f"{', '.join(missing[:5])}: no such text file. Check path, or prepare the data set first.")
-    strange = [str(file) for file in files if not file.name.endswith(SUFFIXES)]
-    if strange:
-        raise OmniError(f"{', '.join(strange[:5])}: is none of {', '.join(SUFFIXES)}")
-    if not files:
-        raise OmniError(f"{path}: holds no {', '.join(SUFFIXES)} file. Check path, or prepare the data set first.")
-    return files
-
-
-def group_paragraphs(pieces: Iterable[str], *, separator: str = "\n\n", limit: int = DOCUMENT) -> Iterator[str]:
-    """Documents of successive pieces, each closed before it would pass `limit` characters.
-
-    A piece that is longer is cut, between lines or sentences where it can be.
-    """
-    document = ""
-    for piece in pieces:
-        if len(document) + len(piece) > limit:
-            if document:
-                yield document
-            *whole, document = group_lines(piece, limit) if len(piece) > limit else [piece]
-            yield from whole
-        else:
-            document += separator * bool(document) + piece
-    if document:
-        yield document
-
-
-def group_lines(piece: str, limit: int) -> list[str]:
-    sentences = re.findall(r".*?(?:\n|[.!?][\"')]*\s|$)", piece, flags=re.DOTALL)
-    documents = [""]
-    for sentence in sentences:
-        if documents[-1] and len(documents[-1]) + len(sentence) > limit:
-            documents.append("")
-        documents[-1] += sentence
-    return [document.strip() for document in documents]
-
-
-def read_lines(file: Path) -> list[tuple[int, bytes]]:
-    """The lines of a file, plain or .gz, that are not blank, and their numbers."""
-    with gzip.open(file) if file.name.endswith(".gz") else file.open("rb") as lines:
-        return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def permutation(count: int, key: str) -> list[int]:
@@ -209,11 +182,30 @@ def _share(first: int, count: int, split: str) -> list[int]:
     return list(held_out) if split == "val" else [row for row in range(count) if row not in held_out]
 
 
-def _row_counts(file: Path, field: str) -> list[int]:
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _row_groups(file: Path, field: str) -> list[Group]:
     with pq.ParquetFile(file) as parquet:
         if field not in parquet.schema_arrow.names:
             raise LookupError(f"no column {field!r}; there are: {', '.join(parquet.schema_arrow.names)}")
-        return [parquet.metadata.row_group(part).num_rows for part in range(parquet.num_row_groups)]
+        parts = [parquet.metadata.row_group(part) for part in range(parquet.num_row_groups)]
+    return [Group(file, part.num_rows, part.total_byte_size, number) for number, part in enumerate(parts)]
+
+
+def _line_groups(file: Path) -> list[Group]:
+    counts, starts, firsts, at = [], [], [], 0
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not counts or counts[-1] == LINES:
+                counts.append(0)
+                starts.append(at)
+                firsts.append(number)
+            counts[-1] += bool(line.strip())
+            at += len(line)
+    sizes = [end - start for start, end in pairwise([*starts, at])]
+    return [Group(file, *group) for group in zip(counts, sizes, range(len(counts)), starts, firsts, strict=True)]
 
 
 def _row_group(file: Path, part: int, field: str) -> list[str | None]:

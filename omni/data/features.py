@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from omni.data.clips import Sample
+from omni.data.fingerprint import fingerprint
 from omni.errors import OmniError
-from omni.text.tokenizer import ByteTokenizer
+from omni.text.tokenizer import Tokenizer
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of states kept; clips beyond it are encoded again at each use."""
@@ -33,8 +34,8 @@ class EncodedClips:
     is what lets a resumed run repeat an uninterrupted one.
 
     Args:
-        dataset: the clips.
-        encoder: waveforms to states and lengths.
+        dataset: the clips; where it has a `fingerprint`, a run is not resumed on others.
+        encoder: waveforms to states and lengths; frames beyond a length are dropped.
         tokenizer: text to ids.
         device: where the encoder lives and the states are kept.
         limit: use only this many clips, the first ones.
@@ -45,7 +46,7 @@ class EncodedClips:
         dataset: Sequence[Sample],
         *,
         encoder: Callable[[list[Tensor]], tuple[Tensor, Tensor]],
-        tokenizer: ByteTokenizer,
+        tokenizer: Tokenizer,
         device: torch.device,
         limit: int | None = None,
     ):
@@ -54,6 +55,7 @@ class EncodedClips:
         if not len(dataset):
             raise OmniError("dataset: holds no clip; check its path, split and filters")
         self.length = len(dataset) if limit is None else min(limit, len(dataset))
+        self.fingerprint = fingerprint([getattr(dataset, "fingerprint", None), self.length])
         self.kept: dict[int, Example] = {}
         self.bytes_kept = 0
 
@@ -73,12 +75,13 @@ class EncodedClips:
     @torch.no_grad()
     def encode(self, sample: Sample) -> Example:
         ids = [self.tokenizer.bos, *self.tokenizer.encode(sample.text)]
-        states_BKTD, _ = self.encoder([sample.waveform.to(self.device)])
+        states_BKTD, lengths_B = self.encoder([sample.waveform.to(self.device)])
         if states_BKTD.ndim != 4:
             raise OmniError(
                 f"encoder: gave states of shape {tuple(states_BKTD.shape)}; wanted (clips, layers, frames, width)"
             )
-        return Example(sample.id, states_BKTD[0], torch.tensor(ids, device=self.device))
+        states_KTD = states_BKTD[0, :, : int(lengths_B[0])].clone()  # a view would keep what is cut off in memory
+        return Example(sample.id, states_KTD, torch.tensor(ids, device=self.device))
 
     def encode_ahead(self, indices: Iterable[int]) -> Iterator[Example]:
         """Encode the clips a run will use, as far as memory goes, so that a bad one is met early; yields each."""

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from omni.data.batch import Batch, collate, draw
 from omni.data.features import EncodedClips, Example
+from omni.data.fingerprint import refuse_other_data
 
 
 class Feed(Protocol):
@@ -28,18 +29,23 @@ class Feed(Protocol):
 
 
 class Numbered:
-    """A feed whose batch number n is a function of n alone, so that the number is its state."""
+    """A feed whose batch number n is a function of n and the data alone, so that the number is its state.
+
+    fingerprint: of the data, which a checkpoint has to have been trained on.
+    """
 
     number = 0
+    fingerprint = ""
     skipped: Mapping[str, str] = {}
 
     def skip(self) -> None:
         self.number += 1
 
     def state_dict(self) -> dict:
-        return {"number": self.number}
+        return {"number": self.number, "fingerprint": self.fingerprint}
 
     def load_state_dict(self, state: dict) -> None:
+        refuse_other_data(state.get("fingerprint", self.fingerprint), self.fingerprint)
         self.number = state["number"]
 
 
@@ -64,6 +70,7 @@ class ClipFeed(Numbered):
         seed: int,
     ):
         self.examples, self.check_fits = examples, check_fits
+        self.fingerprint = getattr(examples, "fingerprint", "")
         self.bos, self.batch_size, self.seed = bos, batch_size, seed
 
     def indices(self, number: int) -> list[int]:
@@ -106,7 +113,7 @@ class Turns:
 
     def choose(self) -> str:
         number = sum(self.taken.values()) + 1
-        name = max(self.shares, key=lambda name: self.shares[name] * number - self.taken[name])
+        name = max(self.feeds, key=lambda name: self.shares[name] * number - self.taken[name])
         self.taken[name] += 1
         return name
 

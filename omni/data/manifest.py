@@ -30,7 +30,7 @@ class Clip:
 
     audio: the file, or the archive that holds the clip as `bytes` bytes at `offset`, already joined to the
     manifest's folder. seconds: None until measured. question, choices, answer: a question about the sound.
-    labels: what is known about it, such as "male" or "rain". sha256: of the audio file, lower-case hex.
+    labels: what is known about it, such as "male" or "rain". sha256: of the audio file, or of its part, lower-case hex.
     """
 
     id: str

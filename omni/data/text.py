@@ -1,10 +1,9 @@
-"""A corpus of text as a stage of text alone trains on it: batches of packed rows, and held-out rows to judge by.
+"""Text as a stage of text alone trains on it: batches of packed rows, and held-out rows to judge by.
 
-A dataset of text has `feed` and `held_out`; where it can be fetched it also has `prepare`.
+A dataset of text has `feed` and `held_out`; where it can be fetched it also has `prepare(report)`.
 """
 
 from collections.abc import Callable, Mapping
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -16,24 +15,12 @@ from omni.data.packing import PackedRows, Packer
 from omni.text.tokenizer import IGNORE, Tokenizer
 
 
-class Corpus:
-    """Documents in files.
-
-    Args:
-        path: a file, a folder, a pattern, or a list of files (see `TextFiles`).
-        text_field: the column or key that holds the text.
-    """
-
-    def __init__(self, *, path: str | list[str], text_field: str = "text"):
-        self.path, self.text_field = path, text_field
-
-    def documents(self, split: str, seed: int = 0) -> TextFiles:
-        """The documents of "train" or "val"."""
-        return TextFiles(path=self.path, split=split, text_field=self.text_field, seed=seed)
+class PackedText:
+    """A dataset of packed rows; what they are made of is its `rows`."""
 
     def rows(self, split: str, tokenizer: Tokenizer, row_tokens: int, seed: int = 0) -> Packer:
-        """The documents of a split, packed."""
-        return PackedRows(self.documents(split, seed), tokenizer, row_tokens=row_tokens)
+        """A split, packed: "train" endlessly, "val" once."""
+        raise NotImplementedError
 
     def feed(
         self,
@@ -58,11 +45,38 @@ class Corpus:
     def held_out(
         self, *, tokenizer: Tokenizer, batch_size: int, row_tokens: int, tokens: int, device: torch.device
     ) -> list[tuple[Tensor, Tensor]]:
-        """Ids and targets (batch_size, row_tokens) of about so many tokens of held-out text, always the same."""
+        """Ids and targets (B, row_tokens) of about so many tokens of held-out text, always the same.
+
+        Nothing comes twice: where there is less of it, all of it is taken, and the last batch has fewer rows.
+        """
         rows = self.rows("val", tokenizer, row_tokens)
-        feed = RowFeed(rows, batch_size=batch_size, device=device)
-        batches = islice(feed, max(1, tokens // (batch_size * row_tokens)))
-        return [(batch.inputs["idx_BL"], batch.inputs["targets_BL"]) for batch in batches]
+        batches = []
+        while len(batches) < max(1, tokens // (batch_size * row_tokens)):
+            idx_BL, targets_BL = rows.take(batch_size)
+            if not len(idx_BL):
+                break
+            batches.append((idx_BL.to(device), targets_BL.to(device)))
+        return batches
+
+
+class Corpus(PackedText):
+    """Documents in files.
+
+    Args:
+        path: a file, a folder, a pattern, or a list of files (see `TextFiles`).
+        text_field: the column or key that holds the text.
+    """
+
+    def __init__(self, *, path: str | list[str], text_field: str = "text"):
+        self.path, self.text_field = path, text_field
+
+    def documents(self, split: str, seed: int = 0) -> TextFiles:
+        """The documents of "train" or "val"."""
+        return TextFiles(path=self.path, split=split, text_field=self.text_field, seed=seed)
+
+    def rows(self, split: str, tokenizer: Tokenizer, row_tokens: int, seed: int = 0) -> Packer:
+        """See `PackedText`."""
+        return PackedRows(self.documents(split, seed), tokenizer, row_tokens=row_tokens, once=split == "val")
 
 
 class RowFeed:
@@ -90,7 +104,9 @@ class RowFeed:
         )
 
     def skip(self) -> None:
-        next(self)
+        for _ in range(self.batch_size):
+            self.rows.row()
+        self.number += 1
 
     def state_dict(self) -> dict:
         return {"number": self.number, "rows": self.rows.state_dict()}

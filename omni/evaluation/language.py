@@ -24,6 +24,8 @@ class LanguageReport:
         prompts: beginnings for the model to go on from, greedily.
     """
 
+    metrics = ("bpb",)
+
     def __init__(
         self, model: GPT, batches: Sequence[tuple[Tensor, Tensor]], *, tokenizer: Tokenizer, prompts: Sequence[str]
     ):
@@ -50,11 +52,13 @@ def bits_per_byte(model: GPT, batches: Sequence[tuple[Tensor, Tensor]], bytes_V:
         batches: ids and targets (B, L) each.
         bytes_V: how many bytes each token stands for, 0 for specials.
     """
-    nats = bytes_seen = 0.0
+    sums = []  # left on the device, so that it is waited for once
     for idx_BL, targets_BL in batches:
         losses = model(idx_BL, targets_BL, reduction="none")
         targets = targets_BL.flatten()
         bytes_of = torch.where(targets == IGNORE, 0, bytes_V[targets.clamp(min=0)])
-        nats += (losses.double() * (bytes_of > 0)).sum().item()
-        bytes_seen += bytes_of.sum().item()
+        graded = torch.where(bytes_of > 0, losses, 0)
+        sums.append(torch.stack([graded.sum(), bytes_of.sum().to(losses.dtype)]))
+    # In fp64, which some GPUs have not, only here.
+    nats, bytes_seen = torch.stack(sums).cpu().double().sum(0).tolist() if sums else (0.0, 0.0)
     return nats / (math.log(2) * bytes_seen) if bytes_seen else math.nan

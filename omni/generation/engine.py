@@ -59,11 +59,14 @@ class Row:
 class Request:
     """A prompt on its way into a cache, and the rows that will continue it."""
 
-    def __init__(self, prompt: Prompt, rows: list[Row], cache: KVCache):
-        self.prompt, self.rows, self.cache = prompt, rows, cache
+    def __init__(self, prompt: Prompt, rows: list[Row]):
+        self.prompt, self.rows = prompt, rows
+        self.cache: KVCache | None = None
 
     def read(self, model: GPT, positions: int) -> Tensor | None:
         """Read so many positions more; the model's last state (1, C) when that was the end of the prompt."""
+        if self.cache is None:  # not before: a thousand prompts that wait need no room
+            self.cache = model.new_cache(columns=self.prompt.length)
         start = self.cache.lengths[0]
         ids_1L, audio = self.prompt.piece(start, start + positions)
         states_1LC = model.states(ids_1L, **audio, kv_cache=self.cache)
@@ -93,8 +96,10 @@ class Engine:
         """Queue a prompt; the rows returned fill up as `step` is called.
 
         Raises:
-            OmniError: a prompt that cannot be read (see `Prompt`) or is longer than the model's context.
+            OmniError: a prompt that cannot be read (see `Prompt`) or is longer than the model's context, or no samples.
         """
+        if samples < 1:
+            raise OmniError(f"samples={samples} must be 1 or more")
         device = self.model.lm_head.weight.device
         prompt = Prompt(segments, width=self.model.n_embd, vocab_size=self.model.vocab_size, device=device)
         # The last token of an answer is not read again, so it may stand just behind the context.
@@ -105,7 +110,7 @@ class Engine:
                 "shorten the text or the audio"
             )
         rows = [Row(self.tokenizer, settings, seed=settings.seed + i, room=room) for i in range(samples)]
-        self.waiting.append(Request(prompt, rows, self.model.new_cache(columns=prompt.length)))
+        self.waiting.append(Request(prompt, rows))
         return rows
 
     @torch.inference_mode()

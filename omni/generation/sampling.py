@@ -37,6 +37,7 @@ class Settings:
             "temperature": (0 <= self.temperature < float("inf"), "0 or more"),
             "top_k": (self.top_k is None or self.top_k >= 1, "1 or more, or left out"),
             "top_p": (0 < self.top_p <= 1, "above 0, at most 1"),
+            "seed": (0 <= self.seed < 2**63, "from 0 to below 2**63"),
         }
         for name, (holds, range_) in bounds.items():
             if not holds:

@@ -25,14 +25,13 @@ class TextStream:
 class ToolCalls:
     """Listens between <|python_start|> and <|python_end|>, and answers between <|output_start|> and <|output_end|>.
 
-    A tokenizer without these tokens makes no calls.
+    A tokenizer that lacks one of the four makes no calls.
     """
 
     def __init__(self, tokenizer: Tokenizer):
         names = ("python_start", "python_end", "output_start", "output_end")
-        self.start, self.end, self.output_start, self.output_end = (
-            tokenizer.specials.get(f"<|{name}|>") for name in names
-        )
+        ids = [tokenizer.specials.get(f"<|{name}|>") for name in names]
+        self.start, self.end, self.output_start, self.output_end = ids if None not in ids else [None] * 4
         self.tokenizer, self.heard = tokenizer, None
 
     def read(self, token: int) -> list[int]:

@@ -4,8 +4,9 @@ Shape letters: B batch, T positions, K keys, C width, H heads, G key/value heads
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -81,21 +82,16 @@ def visible(query: int, first: int, last: int, window: int, foreign_B: Tensor | 
     return mask if foreign_B is None else mask & (key_K >= foreign_B[:, None])[:, None, None]
 
 
-class Memory(Protocol):
-    """Where a layer leaves its keys and values, and finds those of the past (`omni/model/kv_cache.py`)."""
-
-    def attend(self, layer: int, q_BHTE: Tensor, k_BGTE: Tensor, v_BGTE: Tensor, window: int) -> Tensor: ...
-
-
 class Context(NamedTuple):
     """What all layers are told about the positions they work on.
 
-    `rotary` holds the cosines and sines; `text_BT1` is 1 at text and 0 at audio, None where values come from both.
+    `rotary` holds the cosines and sines; `text_BT1` is 1 at text and 0 at audio, None where values come from both;
+    `recall` takes a layer's number and what `attend` takes, and attends to the past too (`Chunk.attend`).
     """
 
     rotary: tuple[Tensor, Tensor]
     text_BT1: Tensor | None
-    memory: Memory | None
+    recall: Callable[..., Tensor] | None
 
 
 class Attention(nn.Module):
@@ -121,8 +117,6 @@ class Attention(nn.Module):
             v = v + gate_BTG[..., None] * values_BTC.view_as(v)
         q, k = rms_norm(rotate(q, *context.rotary)), rms_norm(rotate(k, *context.rotary))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        if context.memory is None:
-            y_BHTE = attend(q, k, v, self.window)
-        else:
-            y_BHTE = context.memory.attend(self.layer, q, k, v, self.window)
+        look = attend if context.recall is None else partial(context.recall, self.layer)
+        y_BHTE = look(q, k, v, self.window)
         return self.c_proj(y_BHTE.transpose(1, 2).reshape(batch, length, width))

@@ -70,9 +70,9 @@ class Fp8Linear(Linear):
             return super().forward(x)
         x_NI = x.reshape(-1, x.size(-1))
         rows = x_NI.size(0)
-        # Rows of zeros do not change the others, nor the gradient of the weight.
-        y_NO = Product.apply(F.pad(x_NI, (0, 0, 0, -rows % MULTIPLE)), self.weight)[:rows]
-        return y_NO.view(*x.shape[:-1], -1)
+        if missing := -rows % MULTIPLE:  # rows of zeros change neither the others nor the gradient of the weight
+            x_NI = F.pad(x_NI, (0, 0, 0, missing))
+        return Product.apply(x_NI, self.weight)[:rows].view(*x.shape[:-1], -1)
 
 
 def fits(layer: Linear) -> bool:

@@ -71,6 +71,9 @@ class GPT(nn.Module):
             383 MB kept in fp32 without, 62 with; 319 and 36 in bf16).
         dtype: of the arithmetic; all weights stay fp32 (see `omni/model/precision.py`).
 
+    Attributes:
+        sizes: what another GPT is built from to be the same function of the same weights.
+
     Raises:
         OmniError: sizes that do not divide, or an unknown window letter.
     """
@@ -99,6 +102,16 @@ class GPT(nn.Module):
             raise OmniError(f"backbone.n_embd: {n_embd} is too narrow, smear reads {SMEAR_CHANNELS} channels")
         if not window_pattern or set(window_pattern.upper()) - {"S", "L"}:
             raise OmniError(f"backbone.window_pattern: {window_pattern!r} must be made of S and L")
+        self.sizes = {
+            "sequence_len": sequence_len,
+            "vocab_size": vocab_size,
+            "n_layer": n_layer,
+            "n_head": n_head,
+            "n_kv_head": n_kv_head,
+            "n_embd": n_embd,
+            "window_pattern": window_pattern,
+            "audio_values": audio_values,
+        }
         self.sequence_len, self.vocab_size, self.n_embd = sequence_len, vocab_size, n_embd
         self.audio_values, self.checkpointing, self.dtype = audio_values, checkpointing, dtype
         rows = math.ceil(vocab_size / 64) * 64
@@ -150,11 +163,11 @@ class GPT(nn.Module):
 
     def new_cache(self, rows: int = 1, columns: int = 0) -> KVCache:
         """An empty cache for `rows` rows, with room for `columns` positions before it has to grow."""
-        attention, device = self.transformer.h[0].attn, self.lm_head.weight.device
-        shape = (len(self.transformer.h), 2, rows, attention.n_kv_head, columns, attention.head_dim)
+        n_layer, n_head, n_kv_head = (self.sizes[name] for name in ("n_layer", "n_head", "n_kv_head"))
+        given = {"dtype": self.dtype, "device": self.lm_head.weight.device}
         return KVCache(
-            torch.zeros(shape, dtype=self.dtype, device=device),
-            torch.zeros(rows, self.n_embd, dtype=self.dtype, device=device),
+            torch.zeros(n_layer, 2, rows, n_kv_head, columns, self.n_embd // n_head, **given),
+            torch.zeros(rows, self.n_embd, **given),
         )
 
     def forward(
@@ -165,7 +178,6 @@ class GPT(nn.Module):
         audio_features: Tensor | None = None,
         audio_lengths: Tensor | None = None,
         audio_positions: Tensor | None = None,
-        text_lengths: Tensor | None = None,
         kv_cache: KVCache | None = None,
         reduction: str = "mean",
     ) -> Tensor:
@@ -175,13 +187,18 @@ class GPT(nn.Module):
             targets: the ids to predict (B, L), -1 where nothing is graded.
             reduction: "mean" over graded tokens (0 when none is), "sum", or "none" for a flat (B * L,).
             idx and the others: see `states`.
+
+        Raises:
+            ValueError: another reduction.
+            OmniError: as `states`.
         """
+        if reduction not in ("mean", "sum", "none"):
+            raise ValueError(f"reduction: {reduction!r} is none of mean, sum, none")
         states_BLC = self.states(
             idx,
             audio_features=audio_features,
             audio_lengths=audio_lengths,
             audio_positions=audio_positions,
-            text_lengths=text_lengths,
             kv_cache=kv_cache,
         )
         logits_BLV = self.logits(states_BLC)
@@ -204,7 +221,6 @@ class GPT(nn.Module):
         audio_features: Tensor | None = None,
         audio_lengths: Tensor | None = None,
         audio_positions: Tensor | None = None,
-        text_lengths: Tensor | None = None,
         kv_cache: KVCache | None = None,
     ) -> Tensor:
         """What the head reads, at the text tokens (B, L, C).
@@ -215,22 +231,24 @@ class GPT(nn.Module):
             audio_lengths: how many of the S count, per row (B,); all of them when absent.
             audio_positions: where they stand (B, S), ascending, counted from the start of this call; text fills the
                 other places in order. In front of the text when absent.
-            text_lengths: how many of the L count, per row (B,). Only a cache has to know.
-            kv_cache: what came before, for inference; this call is added to it.
+            kv_cache: what came before, for inference; this call is added to it, unless it fails. In a batch all of idx
+                counts, in every row.
 
         Raises:
             OmniError: more positions than the rotary cache holds, or audio positions that do not fit the stream.
         """
-        soft = 0 if audio_features is None else audio_features.size(1)
-        columns = soft + idx.size(1)
+        soft, letters = 0 if audio_features is None else audio_features.size(1), idx.size(1)
+        columns = soft + letters
         self.check_reach(columns if kv_cache is None else max(kv_cache.lengths) + columns)
-        stream = Stream(self.embed(idx, text_lengths, kv_cache), idx)
+        plain_BLC = self.embed(idx)
+        stream = Stream(self.smear(plain_BLC, None if kv_cache is None else kv_cache.previous_BC), idx)
         if soft:
             stream = weave(stream, rms_norm(audio_features.to(self.dtype)), audio_lengths, audio_positions)
         x_BTC = self.blocks(stream, None if kv_cache is None else kv_cache.open(columns))
         if kv_cache is not None:
-            text = idx.size(1) if text_lengths is None else text_lengths
-            kv_cache.close(text + (soft if audio_lengths is None else audio_lengths))
+            kv_cache.close(letters + (soft if audio_lengths is None else audio_lengths))
+            if letters:
+                kv_cache.previous_BC = plain_BLC[:, -1]
         return stream.text_only(x_BTC)
 
     def logits(self, states_BLC: Tensor) -> Tensor:
@@ -238,18 +256,15 @@ class GPT(nn.Module):
         logits_BLV = self.lm_head(states_BLC)[..., : self.vocab_size].float()
         return SOFTCAP * torch.tanh(logits_BLV / SOFTCAP)
 
-    def embed(self, idx_BL: Tensor, lengths_B: Tensor | None, cache: KVCache | None) -> Tensor:
-        """The text after smear (B, L, C); the first token is smeared by the last one in the cache."""
-        x_BLC = rms_norm(self.transformer.wte(idx_BL))
-        if cache is None:
-            return self.smear(x_BLC)
-        x_BLC = torch.cat([cache.previous_BC[:, None], x_BLC], dim=1)
-        rows_B = torch.arange(len(cache), device=idx_BL.device)
-        cache.previous_BC = x_BLC[:, -1] if lengths_B is None else x_BLC[rows_B, lengths_B]
-        return self.smear(x_BLC)[:, 1:]
+    def embed(self, idx_BL: Tensor) -> Tensor:
+        """The text before smear (B, L, C)."""
+        return rms_norm(self.transformer.wte(idx_BL))
 
-    def smear(self, x_BLC: Tensor) -> Tensor:
-        """Add to each token a gated share of its left neighbour, as that was before its own smear."""
+    def smear(self, x_BLC: Tensor, before_BC: Tensor | None = None) -> Tensor:
+        """Add to each token a gated share of its left neighbour, as that was before its own smear; to the first one
+        of `before_BC`, if there is one."""
+        if before_BC is not None:
+            return self.smear(torch.cat([before_BC[:, None], x_BLC], dim=1))[:, 1:]
         current, previous = x_BLC[:, 1:], x_BLC[:, :-1]
         gate = self.smear_lambda.to(x_BLC.dtype) * torch.sigmoid(self.smear_gate(current[..., :SMEAR_CHANNELS]))
         return torch.cat([x_BLC[:, :1], current + gate * previous], dim=1)
@@ -258,14 +273,15 @@ class GPT(nn.Module):
         """All layers, backout and the final norm."""
         positions = slice(0, stream.ids_BT.size(1)) if chunk is None else chunk.positions
         heard = None if self.audio_values == "token0" else stream.is_text_BT1
-        context = Context(self.rotary(positions), heard, chunk)
+        context = Context(self.rotary(positions), heard, None if chunk is None else chunk.attend)
         x_BTC, x0_BTC, middle = stream.x_BTC, stream.x_BTC, len(self.transformer.h) // 2
         resid, x0_share = self.resid_lambdas.to(self.dtype).unbind(), self.x0_lambdas.to(self.dtype).unbind()
         for i, block in enumerate(self.transformer.h):
             x_BTC = torch.addcmul(x0_share[i] * x0_BTC, resid[i], x_BTC)
             values_BTC = self.value_embeds[str(i)](stream.ids_BT) if str(i) in self.value_embeds else None
             if self.checkpointing and torch.is_grad_enabled():
-                x_BTC = checkpoint(block, x_BTC, values_BTC, context, use_reentrant=False)
+                # Blocks draw nothing, so there is no randomness to put back.
+                x_BTC = checkpoint(block, x_BTC, values_BTC, context, use_reentrant=False, preserve_rng_state=False)
             else:
                 x_BTC = block(x_BTC, values_BTC, context)
             if i == middle:

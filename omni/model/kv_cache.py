@@ -51,12 +51,6 @@ class KVCache:
                 self.kv[:, :, row, :, last - self.lengths[row] + longest - count : self.end + longest] = held
         self.end += longest
 
-    def take(self, row: int) -> "KVCache":
-        """A copy of one row, as a cache of its own."""
-        taken = KVCache(self._held(row).unsqueeze(2).clone(), self.previous_BC[row : row + 1].clone())
-        taken.lengths, taken.end = [self.lengths[row]], self.lengths[row]
-        return taken
-
     def join(self, other: "KVCache", copies: int = 1) -> None:
         """Add copies of `other`, a cache of one row, behind the rows that are here."""
         (length,), rows, end = other.lengths, len(self) + copies, max(self.end, other.lengths[0])

@@ -14,11 +14,11 @@ class Linear(nn.Linear):
         super().__init__(n_in, n_out, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
+        weight, bias = self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
         if multiplies_by_onednn(x):
-            product = OneDNN.apply(x, self.weight)
+            product = OneDNN.apply(x, weight)
             return product if bias is None else product + bias
-        return F.linear(x, self.weight.to(x.dtype), bias)
+        return F.linear(x, weight, bias)
 
 
 class Embedding(nn.Embedding):

@@ -3,10 +3,14 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from omni.errors import OmniError
 from omni.model.gpt import GPT
+
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""What weights may be stored in; an 8-bit one means nothing without the scale that it lacks here."""
 
 
 class BackboneError(OmniError):
@@ -14,33 +18,50 @@ class BackboneError(OmniError):
 
 
 def fill(model: GPT, state: Mapping[str, Tensor], source: object, remedies: Sequence[str] = ()) -> None:
-    """Copy `state` into `model`; what is stored in bf16 becomes fp32.
-
-    Raises:
-        BackboneError: tensors are missing, extra or of another shape, each named, or there are `remedies`, which say
-            what makes the model another one. Nothing has been copied then.
-    """
-    lines = [*differences(model, state), *remedies]
-    if lines:
-        raise BackboneError("\n  ".join([f"{source}: these weights do not fit the model", *lines]))
+    """Copy `state` into `model`; what is stored in bf16 becomes fp32. Raises as `check_fit`, before it copies."""
+    check_fit(model.state_dict(), state, source, remedies)
     model.load_state_dict(state)
 
 
-def differences(model: GPT, state: Mapping[str, Tensor]) -> list[str]:
-    """What keeps `state` out of `model`; tensors that differ alike in several layers are named together."""
-    wanted, lines = model.state_dict(), []
+def check_fit(
+    wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], source: object, remedies: Sequence[str] = ()
+) -> None:
+    """Raise BackboneError when `state` cannot take the place of `wanted`.
+
+    Tensors are missing, extra, of another shape or without usable numbers, each named, or there are `remedies`, which
+    say what makes the model another one.
+    """
+    lines = [*differences(wanted, state), *remedies]
+    if lines:
+        raise BackboneError("\n  ".join([f"{source}: these weights do not fit the model", *lines]))
+
+
+def differences(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """What keeps `state` from taking the place of `wanted`; what differs alike in several layers is named together."""
+    lines = []
     if missing := wanted.keys() - state.keys():
         lines.append(f"missing: {', '.join(fold(missing))}")
     if extra := state.keys() - wanted.keys():
         lines.append(f"extra: {', '.join(fold(extra))}")
     faults: dict[str, list[str]] = {}
     for name in wanted.keys() & state.keys():
-        there, here = tuple(state[name].shape), tuple(wanted[name].shape)
-        if there != here:
-            faults.setdefault(f"shape {there} there, {here} here", []).append(name)
-        elif not state[name].is_floating_point():
-            faults.setdefault(f"numbers of type {state[name].dtype}", []).append(name)
+        if fault := _fault(wanted[name], state[name]):
+            faults.setdefault(fault, []).append(name)
     return lines + sorted(f"{', '.join(fold(names))}: {fault}" for fault, names in faults.items())
+
+
+def _fault(wanted: Tensor, given: Tensor) -> str | None:
+    """Why one tensor cannot take the place of another."""
+    if given.shape != wanted.shape:
+        return f"shape {tuple(given.shape)} there, {tuple(wanted.shape)} here"
+    if given.dtype not in (FLOATS if wanted.is_floating_point() else (wanted.dtype,)):
+        return f"numbers of type {given.dtype}"
+    if given.layout != torch.strided or given.is_meta:
+        return "a sparse tensor, or one without numbers"
+    # Looked at in fp32, where a large fp64 is infinite too; what starts with infinities, such as a mask, may keep them.
+    if not given.float().isfinite().all() and (wanted.is_meta or wanted.isfinite().all()):
+        return "NaN or infinity among the numbers"
+    return None
 
 
 def fold(names: Iterable[str]) -> list[str]:
@@ -56,12 +77,13 @@ def fold(names: Iterable[str]) -> list[str]:
 def sizes_in(state: Mapping[str, Tensor]) -> dict[str, int]:
     """The GPT's sizes, and the `rows` of its tables, as far as the shapes of its tensors tell them."""
     sizes: dict[str, int] = {}
-    layers = [int(found[1]) for name in state if (found := re.match(r"transformer\.h\.(\d{1,6})\.", name))]
+    layers = {int(found[1]) for name in state if (found := re.match(r"transformer\.h\.(\d{1,6})\.", name))}
     try:
-        sizes["n_layer"] = max(layers) + 1
+        last = max(layers)
+        sizes["n_layer"] = len(layers)
         sizes["rows"], sizes["n_embd"] = state["transformer.wte.weight"].shape
         # The last layer always has a gate, and a gate has a row for each key/value head.
-        attn = f"transformer.h.{max(layers)}.attn"
+        attn = f"transformer.h.{last}.attn"
         sizes["n_kv_head"] = len(state[f"{attn}.ve_gate.weight"])
         head_dim = len(state[f"{attn}.c_k.weight"]) // sizes["n_kv_head"]
         sizes["n_head"] = len(state[f"{attn}.c_q.weight"]) // head_dim

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from omni.model.download import HUGGING_FACE, MODELSCOPE, NotHereError, download, one_line
+from omni.download import HUGGING_FACE, MODELSCOPE, NotHereError, download, one_line
 from omni.model.layout import CONFIG, MODEL, RECORD, TOKENIZER, WeightsError
 
 FILES = [CONFIG, MODEL, TOKENIZER, "generation_config.json"]

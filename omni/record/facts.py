@@ -25,7 +25,7 @@ SKIPPED_TOLD = 10
 
 
 def tell_parts(
-    run: Run, model: "Omni", init_from: dict[str, Any] | None, *, dtype: "torch.dtype", device: "torch.device"
+    run: Run, model: "Omni", init_from: dict[str, Any] | None, *, precision: str, device: "torch.device"
 ) -> None:
     """Which weights hear and speak, what trains, and where.
 
@@ -46,7 +46,6 @@ def tell_parts(
         log.info("%s weights from %s", part, there["source"])
         for note in there.get("notes", []):
             log.warning("%s: %s", part, note)
-    precision = str(dtype).removeprefix("torch.")
     if run.data.get("precision", precision) != precision:
         log.warning("resume: %s arithmetic so far, %s from here on", run.data["precision"], precision)
     log.info("%s arithmetic on %s", precision, device)
@@ -72,20 +71,27 @@ def weights_of(encoder: object | None) -> dict[str, str | None] | None:
 def tell_skipped(run: Run, skipped: Mapping[str, str]) -> None:
     """Each thing of the data set that could not be read, once, as soon as it is met; run.json has them all."""
     known = run.data.get("skipped", {})
-    fresh = {name: reason for name, reason in skipped.items() if name not in known}
-    if not fresh:
+    if skipped.items() <= known.items():
         return
+    fresh = {name: reason for name, reason in skipped.items() if name not in known}
     for name in list(fresh)[: max(0, SKIPPED_TOLD - len(known))]:
         log.warning("dataset: left out %s: %s", name, fresh[name])
     if len(known) < SKIPPED_TOLD < len(known) + len(fresh):
         log.warning("dataset: more is left out; run.json has the list")
-    run.update(skipped=known | fresh)
+    run.update(skipped=known | dict(skipped))
 
 
 def tell_throughput(run: Run, trainer: "Trainer", sizes: "Sizes", dtype: "torch.dtype") -> None:
-    """How fast a language model trained."""
+    """How fast a language model trained, if all of it did. What fails here fails no run."""
     from omni.training.throughput import measure_throughput
 
-    if speed := measure_throughput(trainer, sizes, dtype):
+    if not all(parameter.requires_grad for parameter in trainer.model.parameters()):
+        return
+    try:
+        speed = measure_throughput(trainer, sizes, dtype)
+    except RuntimeError as error:  # a GPU that is full
+        log.warning("the device's rate could not be measured: %s", error)
+        return
+    if speed:
         log.info("%s", speed)
         run.update(throughput=asdict(speed))

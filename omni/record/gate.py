@@ -1,6 +1,7 @@
 """Whether a run reached what its stage asks for."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from omni.errors import OmniError
@@ -22,17 +23,22 @@ def judge(summary: Summary, *, metric: str, threshold: float) -> dict[str, Any]:
     Raises:
         OmniError: nothing of that name was logged.
     """
+    refuse_unknown(metric, summary)
     if metric in summary:
         value = summary[metric]["last"]
-    elif metric.removesuffix("_drop") in summary:
+    else:
         ends = summary[metric.removesuffix("_drop")]
         value = None if None in (ends["first"], ends["last"]) else ends["first"] - ends["last"]
-    else:
-        known = [*summary, *(f"{name}_drop" for name in summary)]
-        raise OmniError(f"stage.gate.metric: {metric!r} was not logged; there are {', '.join(known)}")
     low = bound(metric) == "at most"
     passed = value is not None and (value <= threshold if low else value >= threshold)
     return {"metric": metric, "threshold": threshold, "value": value, "passed": passed}
+
+
+def refuse_unknown(metric: str, logged: Iterable[str]) -> None:
+    """Raise OmniError when `metric` is neither among the logged ones nor the fall of one."""
+    known = [*logged, *(f"{name}_drop" for name in logged)]
+    if metric not in known:
+        raise OmniError(f"stage.gate.metric: {metric!r} is not logged; there are {', '.join(known)}")
 
 
 def tell(verdict: dict[str, Any]) -> str:

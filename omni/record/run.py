@@ -34,6 +34,7 @@ class Run:
         self.folder = folder
         self._data = data
         self._hold: int | None = None
+        self._begun = True
         self._earlier_seconds = data.get("seconds") or 0.0
         self._began = time.monotonic()
 
@@ -65,7 +66,8 @@ class Run:
 
     @classmethod
     def resume(cls, folder: str | Path) -> Self:
-        """Take up a run that was killed, failed, interrupted or passed: status running, `resumed` one more.
+        """Take up a run that was killed, failed, interrupted or passed. Until `begin` its folder stays as it is, so
+        that what turns out not to go on keeps its verdict.
 
         The command, code and versions of the first start stay in run.json; a difference is warned about.
         Raises OmniError when there is no run, it cannot be read, or its process still lives.
@@ -84,11 +86,23 @@ class Run:
             # Read again under the lock: the run may have ended between the first reading and now.
             run = cls(folder, read_run(folder))
             run._hold = held
-            run._take_up()
+            run._compare()
         except BaseException:
             release(held)
             raise
         return run
+
+    def begin(self) -> None:
+        """Nothing stands in the way of a resumed run any more: status running, `resumed` one more, its verdict gone.
+        A new run has begun already."""
+        if self._begun:
+            return
+        resumed = self._data.get("resumed", 0) + 1
+        self._data |= {"status": "running", "error": None, "resumed": resumed, "metrics": None, "gate": None}
+        self._data |= provenance.process()
+        self._begun = True
+        self._write()
+        (self.folder / "error.txt").unlink(missing_ok=True)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -117,6 +131,8 @@ class Run:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         try:
+            if not self._begun:
+                return
             if error is None:
                 if self._data["status"] == "running":
                     self.finish("passed")
@@ -129,7 +145,9 @@ class Run:
         finally:
             self.close()
 
-    def _take_up(self) -> None:
+    def _compare(self) -> None:
+        """With where and by what it was started."""
+        self._begun = False
         started, here = self._data.get("cwd"), str(Path.cwd())
         if started not in (None, here):
             # A relative path in its configuration would now name other data.
@@ -140,12 +158,6 @@ class Run:
         for key, now in (("git", git), ("versions", provenance.versions())):
             if self._data.get(key) != now:
                 log.warning("resuming with other %s: %s at the start, %s now", key, self._data.get(key), now)
-        resumed = self._data.get("resumed", 0) + 1
-        # An earlier verdict would be read as this attempt's.
-        self._data |= {"status": "running", "error": None, "resumed": resumed, "metrics": None, "gate": None}
-        self._data |= provenance.process()
-        self._write()
-        (self.folder / "error.txt").unlink(missing_ok=True)
 
     def _record_end(self, error: BaseException) -> None:
         stopped = isinstance(error, KeyboardInterrupt)
@@ -181,6 +193,8 @@ class Run:
         return json.dumps(_plain(head | facts | tail), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def _write(self) -> None:
+        if not self._begun:
+            return
         try:
             replace_text(self.folder / "run.json", self._text())
         except OSError as error:

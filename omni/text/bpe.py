@@ -1,8 +1,10 @@
 """Byte-level BPE as nanochat has it: trained by rustbpe, run by tiktoken."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import rustbpe
@@ -28,6 +30,11 @@ SPLIT = (
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
 SMALLEST = 256 + len(SPECIALS)
+PROBE = "Naïve  99 don't,\n\n 狐狸\t(1.5)!\r\n "
+"""What every split has to give back: letters, digits, spaces, signs, ends of lines."""
+LONG = 100_000
+"""Where a run of spaces is cut: tiktoken's regular expressions run out of stack in one of a million."""
+LONG_RUN = re.compile(rf"(?<!\s)\s{{{LONG + 1},}}")
 
 
 class BPETokenizer:
@@ -39,7 +46,7 @@ class BPETokenizer:
         specials: special tokens and their ids, behind all others.
 
     Raises:
-        TokenizerError: the ids have a gap, a byte is missing, or the pattern is no regular expression.
+        TokenizerError: the ids have a gap, a byte is missing, or the pattern is no regular expression or loses text.
     """
 
     def __init__(self, ranks: dict[bytes, int], pattern: str, specials: dict[str, int]):
@@ -54,6 +61,18 @@ class BPETokenizer:
             )
         except ValueError as error:
             raise TokenizerError(f"the split pattern is no regular expression: {error}") from None
+        if self._probe() != PROBE:
+            raise TokenizerError(
+                f"the split pattern {pattern!r:.80} loses text: it has to match all of it, piece by piece"
+            )
+
+    def _probe(self) -> str | None:
+        try:
+            return self.decode(self.encoding.encode_ordinary(PROBE))
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # Rust's: no Exception, and it cannot be imported
+                raise
+            return None
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "BPETokenizer":
@@ -71,7 +90,7 @@ class BPETokenizer:
             nonlocal characters
             for text in texts:
                 characters += len(text)
-                yield well_formed(text)
+                yield from pieces(well_formed(text))
 
         learner = rustbpe.Tokenizer()
         learner.train_from_iterator(counted(), vocab_size - len(SPECIALS), pattern=SPLIT)
@@ -116,10 +135,12 @@ class BPETokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without BOS and never a special, whatever is typed there."""
-        return self.encoding.encode_ordinary(text)
+        return [i for piece in pieces(text) for i in self.encoding.encode_ordinary(piece)]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on several threads."""
+        if any(len(pieces(text)) > 1 for text in texts):
+            return [self.encode(text) for text in texts]
         return self.encoding.encode_ordinary_batch(list(texts))
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -133,3 +154,10 @@ class BPETokenizer:
     def token_bytes(self) -> list[int]:
         """How many bytes each id stands for, 0 for specials."""
         return [len(self._bytes.get(i, b"")) for i in range(self.vocab_size)]
+
+
+def pieces(text: str) -> list[str]:
+    """`text`, cut where it has been nothing but spaces for `LONG` characters, which ordinary text never is."""
+    runs = LONG_RUN.finditer(text) if len(text) > LONG else ()
+    cuts = [0, *(cut for run in runs for cut in range(run.start() + LONG, run.end(), LONG)), len(text)]
+    return [text[start:end] for start, end in pairwise(cuts)]

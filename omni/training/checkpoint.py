@@ -6,7 +6,6 @@ trained.
 """
 
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from omni.errors import OmniError
+from omni.model.layout import MODEL, list_checkpoints
 from omni.model.omni import Omni
+from omni.model.state import differences
 from omni.training.loop import Trainer
 
-MODEL, TRAINER = "model.safetensors", "trainer.pt"
+TRAINER = "trainer.pt"
 
 
 class CheckpointError(OmniError):
@@ -39,6 +40,7 @@ def save_checkpoint(folder: Path, model: Omni, trainer_state: dict, *, keep: int
         aside.mkdir(parents=True)
         save_file(learned_state(model), aside / MODEL)
         torch.save(trainer_state, aside / TRAINER)
+        shutil.copymode(aside / TRAINER, aside / MODEL)  # safetensors shuts out everybody else, whatever the umask
         for name in (MODEL, TRAINER):
             flush_to_disk(aside / name)
         shutil.rmtree(final, ignore_errors=True)
@@ -72,7 +74,7 @@ def load_checkpoint(folder: Path, model: Omni) -> dict:
     """Put a checkpoint's weights into `model`; returns the trainer's state.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or holds other tensors than the model.
+        CheckpointError: a file is missing or damaged, or does not fit the model.
     """
     load_weights(folder, model)
     return read(folder, lambda: torch.load(folder / TRAINER, map_location="cpu", weights_only=True))
@@ -81,16 +83,8 @@ def load_checkpoint(folder: Path, model: Omni) -> dict:
 def load_weights(folder: Path, model: Omni) -> None:
     """Put a checkpoint's weights into `model`. Raises as `load_checkpoint`."""
     state = read(folder, lambda: load_file(folder / MODEL))
-    expected = learned_state(model)
-    wrong = sorted(
-        name
-        for name in state.keys() | expected.keys()
-        if name not in state or name not in expected or state[name].shape != expected[name].shape
-    )
-    if wrong:
-        raise CheckpointError(
-            f"{folder}: {len(wrong)} tensors are missing, extra or of another shape: {', '.join(wrong[:8])}"
-        )
+    if lines := differences(learned_state(model), state):
+        raise CheckpointError("\n  ".join([f"{folder}: these weights do not fit the model", *lines]))
     model.load_state_dict(state, strict=False)
 
 
@@ -101,12 +95,6 @@ def read(folder: Path, load: Callable[[], dict]) -> dict:
         raise CheckpointError(
             f"{folder}: the checkpoint cannot be read ({error}); remove this folder to go on from an earlier one"
         ) from error
-
-
-def list_checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints in `folder`, oldest first."""
-    found = [path for path in folder.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
 
 
 def learned_state(model: Omni) -> dict[str, torch.Tensor]:

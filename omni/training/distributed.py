@@ -122,12 +122,17 @@ def join_world() -> Iterator[World]:
     """The processes that torchrun has started, or this one alone.
 
     Raises:
+        OmniError: torchrun has not started this one, though WORLD_SIZE says so.
         LostError: they do not find each other.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()
         return
+    if left_out := [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise OmniError(
+            f"WORLD_SIZE={size} is set and {', '.join(left_out)} is not: start with torchrun, or unset WORLD_SIZE"
+        )
     import torch
     import torch.distributed as dist
     import torch.distributed.nn  # its functions keep the group that is there when it is imported, and its threads
@@ -147,7 +152,12 @@ def lost_is_an_error() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo's, when the other end is closed
+        import torch
+
+        if isinstance(error, torch.OutOfMemoryError):  # our own
+            raise
+        said = str(error).strip().split("\n")[0][:200]
         raise LostError(
             "another process of the run is gone without a word: killed, out of memory, or out of reach; go on from the "
-            "last checkpoint with resume=FOLDER"
+            f"last checkpoint with resume=FOLDER ({said})"
         ) from error

@@ -111,7 +111,8 @@ class Trainer:
     def steps(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Train to the end; after each step yields its number (from 1) and what it measured.
 
-        loss is in nats a graded token, before the step's update; grad_norm is the L2 norm over all that trains.
+        loss is in nats a graded token, before the step's update; grad_norm is the L2 norm over all that trains; lr is
+        the rate of the optimizer's first group.
 
         Raises:
             NotFiniteError: names the step and its clips; the weights are those before the step.

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from omni.errors import OmniError
 from omni.training.muon import Muon
+from omni.training.scaling import TUNED_BATCH
 
-TUNED_WIDTH, TUNED_BATCH = 768, 2**19
-"""Where nanochat tuned its rates: the width of d12, and tokens a step."""
+TUNED_WIDTH = 768
+"""Where nanochat tuned its rates: the width of d12."""
 
 BETAS_AND_DECAY = {
     "lm_head": ((0.8, 0.96), 0.01),

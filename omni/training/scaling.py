@@ -69,38 +69,26 @@ class Sizes:
         return self.matrix_parameters + tables + SMEAR_CHANNELS + 2 + 2 * self.n_layer
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A training run that fits a model.
-
-    tokens are those of the whole run, batch_tokens those of an optimizer step; weight_decay is Muon's at the start;
-    flops_per_token are those of forward and backward at the full context.
-    """
-
-    tokens: int
-    batch_tokens: int
-    steps: int
-    weight_decay: float
-    flops_per_token: int
+def run_tokens(sizes: Sizes, ratio: float) -> int:
+    """Tokens of a run: `ratio` for each of `matrix_parameters`."""
+    return int(ratio * sizes.matrix_parameters)
 
 
-def find_recipe(sizes: Sizes, *, ratio: float = 12.0) -> Recipe:
-    """The recipe of a model.
+def best_batch(sizes: Sizes, ratio: float) -> int:
+    """Tokens of an optimizer step, a power of two."""
+    grown = run_tokens(sizes, ratio) / run_tokens(tuned(sizes), ratio)
+    return 2 ** round(math.log2(TUNED_BATCH * grown**BATCH_EXPONENT))
 
-    Args:
-        sizes: the model's.
-        ratio: tokens of the run for each of `matrix_parameters`.
-    """
-    tuned = Sizes.from_depth(TUNED_DEPTH, vocab_size=sizes.vocab_size)
-    tokens, tuned_tokens = ratio * sizes.matrix_parameters, ratio * tuned.matrix_parameters
-    batch = 2 ** round(math.log2(TUNED_BATCH * (tokens / tuned_tokens) ** BATCH_EXPONENT))
-    return Recipe(
-        tokens=int(tokens),
-        batch_tokens=batch,
-        steps=int(tokens) // batch,
-        weight_decay=TUNED_WEIGHT_DECAY * math.sqrt(batch / TUNED_BATCH) * tuned_tokens / tokens,
-        flops_per_token=flops_per_token(sizes, sizes.sequence_len),
-    )
+
+def best_weight_decay(sizes: Sizes, ratio: float, batch_tokens: int) -> float:
+    """Muon's at the start of a run of `run_tokens` in steps of `batch_tokens`."""
+    grown = run_tokens(sizes, ratio) / run_tokens(tuned(sizes), ratio)
+    return TUNED_WEIGHT_DECAY * math.sqrt(batch_tokens / TUNED_BATCH) / grown
+
+
+def tuned(sizes: Sizes) -> Sizes:
+    """The model that all was tuned on, with a vocabulary as large."""
+    return Sizes.from_depth(TUNED_DEPTH, vocab_size=sizes.vocab_size)
 
 
 def flops_per_token(sizes: Sizes, length: int) -> int:

@@ -52,8 +52,8 @@ class Schedule:
     warmdown: float
     final: float
 
-    def apply(self, optimizer: Any, step: int) -> float:
-        """Set every group's rate for `step` (from 0); returns the factor on it.
+    def apply(self, optimizer: Any, step: int) -> None:
+        """Set every group's rate for `step` (from 0).
 
         Momentum and weight decay move only in groups that have an `initial_weight_decay`, which are Muon's: the decay
         of an AdamW group stays.
@@ -70,4 +70,3 @@ class Schedule:
             if "initial_weight_decay" in group:
                 group["momentum"] = muon_momentum(step, max_steps=self.max_steps, warmdown=self.warmdown)
                 group["weight_decay"] = cosine(step, max_steps=self.max_steps) * group["initial_weight_decay"]
-        return factor

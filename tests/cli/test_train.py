@@ -272,7 +272,7 @@ def test_bad_input_is_one_line_with_the_way_out(tmp_path, overrides, message):
 def test_a_gate_on_a_metric_that_is_not_logged_is_met_at_the_first_step(tmp_path):
     failed = train(tmp_path, *TINY, "stage.max_steps=50", "stage.gate.metric=los_drop")
     assert failed.returncode == 1
-    assert "stage.gate.metric: 'los_drop' was not logged; there are loss, lr, grad_norm" in failed.stderr
+    assert "stage.gate.metric: 'los_drop' is not logged; there are loss, lr, grad_norm" in failed.stderr
     (run,) = runs(tmp_path)
     assert len(losses(run)) == 1
     assert told(run)["metrics"]["loss"]["first"] == losses(run)[0]
@@ -325,6 +325,16 @@ def test_a_resume_that_cannot_start_leaves_the_verdict(home, tmp_path):
     assert failed.returncode == 1
     assert "config.yaml: cannot be read" in failed.stderr
     assert (folder / "run.json").read_bytes() == before
+
+
+def test_a_resume_that_is_refused_leaves_the_verdict_too(home):
+    (run,) = runs(home)
+    before = {path: path.read_bytes() for path in run.glob("*.*") if path.name != "train.log"}
+    failed = train(home, f"resume={run}", "device=cuda", CUDA_VISIBLE_DEVICES="")
+    assert failed.returncode == 1
+    assert "device: cuda is not available here" in failed.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (run / "error.txt").exists()
 
 
 def test_metrics_with_a_hole_are_not_gone_on_with(home, tmp_path):

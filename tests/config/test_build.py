@@ -5,8 +5,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from omni.config.build import build, build_loggers, build_model, make, pick_device, pick_dtype
+from omni.config.build import build, build_loggers, build_model, make
 from omni.config.check import ConfigError
+from omni.config.device import pick_device, pick_dtype
 from omni.config.paths import conf_dir
 from omni.config.schema import register
 

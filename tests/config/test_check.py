@@ -101,6 +101,30 @@ def test_values_that_do_not_fit_each_other(override, line):
     assert problems(override) == [line]
 
 
+TEXT = ("stage=w0_base", "dataset=text", "dataset.path=a.txt", "backbone=gpt_d2")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["stage.eval_every=10"], "stage.eval_every: a stage that hears is not looked at in between yet"),
+        (["~encoder", "~projector"], "stage.eval_tokens: missing, and a stage of text alone is judged by them"),
+        ([*TEXT, "debug.limit_clips=1"], "debug.limit_clips: there are no clips in a stage of text alone"),
+        (["backbone.init_from=nowhere"], "backbone.init_from: nowhere is not there; name a run,"),
+    ],
+)
+def test_what_a_stage_asks_for(overrides, line):
+    (problem,) = problems(*overrides)
+    assert problem.startswith(line)
+
+
+@pytest.mark.parametrize(("dial", "told"), [("null", "None"), ("0", "0.0")])
+def test_a_recipe_without_its_dial_names_it(dial, told):
+    said = problems(*TEXT, f"stage.tokens_per_parameter={dial}")
+    line = f"follows from stage.tokens_per_parameter={told}; set that above 0, or stage."
+    assert [one for one in said if one == f"stage.max_steps: {line}max_steps"]
+
+
 def test_a_group_that_is_nothing_is_said():
     cfg = composed()
     cfg.projector = None

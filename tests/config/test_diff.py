@@ -151,7 +151,7 @@ def test_each_revision_is_rendered_by_its_own_code(repo):
 
 
 def test_a_resolver_of_a_revision_is_that_revisions(repo):
-    repo.change("omni/config/schema.py", "math.ceil(64 * n_layer", "math.ceil(128 * n_layer")
+    repo.change("omni/training/scaling.py", "math.ceil(64 * n_layer", "math.ceil(128 * n_layer")
     shown = repo.shown("HEAD")
     assert shown.count("    backbone.n_embd: 384 -> 768") == 2
 

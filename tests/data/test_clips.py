@@ -92,6 +92,22 @@ def test_a_file_that_is_not_the_manifests_is_refused(tmp_path):
     assert clips[0].text == "x"
     with pytest.raises(AudioError, match=f"clip '1': .*a.wav: its sha256 is {digest}"):
         clips[1]
+    (tmp_path / "a.wav").unlink()
+    with pytest.raises(AudioError, match=r"clip '0': .*a.wav: cannot be read \(No such file"):
+        clips[0]
+
+
+def test_the_hash_of_a_clip_in_an_archive_is_that_of_its_bytes(tmp_path):
+    soundfile.write(tmp_path / "a.wav", TONE, RATE)
+    sound = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "sounds.bin").write_bytes(b"x" * 100 + sound + b"y" * 100)
+    row = {"audio": "sounds.bin", "text": "x", "offset": 100, "bytes": len(sound)}
+    rows = [row | {"id": "whole", "sha256": hashlib.sha256(sound).hexdigest()}]
+    rows += [rows[0] | {"id": "moved", "offset": 101}]
+    clips = ManifestClips(path=manifest(tmp_path, rows))
+    assert len(clips[0].waveform) == RATE
+    with pytest.raises(AudioError, match=r"clip 'moved': .*its sha256 is"):
+        clips[1]
 
 
 def test_only_the_asked_split_counts(tmp_path):

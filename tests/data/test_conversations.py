@@ -1,14 +1,12 @@
-"""Conversations: bad lines are named, every hundredth is held out, and some are made from what there is."""
+"""Conversations: bad lines are named, and what is held out is not trained on."""
 
 import gzip
 import json
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+import torch
 
-from omni.data import conversations as module
-from omni.data.conversations import Chats, Conversations, StarterChats, explained, repeated, spoken
+from omni.data.conversations import Chats, Conversations
 from omni.errors import OmniError
 from omni.text.bpe import BPETokenizer
 from omni.text.tokenizer import IGNORE
@@ -90,53 +88,32 @@ def test_rows_of_conversations(tmp_path):
         assert said == "answer" * (len(said) // 6) != ""
 
 
-DIALOGUE = [
-    ("aq_100006j1", "joe", "Could I have a hamburger?"),
-    ("aq_100006p1", "chef", "Lunch is over."),
-    ("aq_100006p2", "chef", "Go away!"),
-    ("aq_100007j1", "joe", "I am new here."),
-    ("aq_100007p1", "chef", "So I see."),
-    ("aq_110001j1", "joe", "Nobody answers this."),
-]
+def test_what_is_held_out_is_not_trained_on_where_it_stands_again(tmp_path):
+    rows = [{"messages": turns(f"{i}", "yes"), "split": "train"} for i in range(99)]
+    rows[3]["split"] = rows[4]["split"] = "val"
+    rows += [{"messages": turns(text, "yes")} for text in ("the hundredth", "3", "the hundredth")]
+    path = write(tmp_path / "chats.jsonl", rows)
+    train, val = (Conversations(path=path, split=split) for split in ("train", "val"))
+    assert sorted(first(row) for row in val.rows) == ["3", "4", "the hundredth"]
+    assert sorted(first(row) for row in train.rows) == sorted({str(i) for i in range(99)} - {"3", "4"})
 
 
-@pytest.fixture
-def dialogue(tmp_path):
-    rows = [{"id": id, "speaker": who, "text": text, "split": "train", "cer": 0.1} for id, who, text in DIALOGUE]
-    rows += [rows[0] | {"split": "test", "text": "secret"}, rows[0] | {"cer": 0.9, "text": "mismatched"}]
-    path = tmp_path / "dialogue.jsonl.gz"
-    path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
-    return str(path)
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    line = json.dumps({"messages": turns("hi", "yo")}).encode()
+    path = tmp_path / "chats.jsonl.gz"
+    path.write_bytes(gzip.compress(b"\n".join([line] * 99))[:-12])
+    with pytest.raises(OmniError, match=r"chats.jsonl.gz: cannot be read \(.*\). Fetch or write it again"):
+        Conversations(path=str(path))
+    (tmp_path / "chats.parquet").write_bytes(b"PAR1")
+    with pytest.raises(OmniError, match=r"chats.parquet: is none of .jsonl, .jsonl.gz$"):
+        Conversations(path=str(tmp_path / "chats.parquet"))
 
 
-def test_what_joe_says_is_answered(dialogue):
-    hungry, new = ["Could I have a hamburger?", "Lunch is over. Go away!"], ["I am new here.", "So I see."]
-    assert list(spoken(dialogue)) == [hungry, new, hungry + new]
-    assert ["Repeat after me: Go away!", "Go away!"] in list(repeated(dialogue))
-    assert len(list(repeated(dialogue))) == len(DIALOGUE)
-
-
-def test_words_are_explained():
-    entries = [
-        'cat (noun): feline mammal usually having thick soft fur; "cats meow". Also: true cat.\n'
-        "cat (verb): beat with a cat-o'-nine-tails or something.\n"
-        "Rome (noun): the capital of Italy, on the Tiber."
-    ]
-    ((question, answer),) = explained(entries)
-    assert "cat" in question
-    assert answer == "Feline mammal usually having thick soft fur."
-
-
-def test_the_starter_conversations_are_prepared_and_missed(tmp_path, dialogue, monkeypatch):
-    chats = StarterChats(folder=str(tmp_path), dialogue=dialogue)
-    with pytest.raises(OmniError, match=r"python -m omni.prepare dataset=starter_chats"):
-        chats.rows("train", None, 64)
-    monkeypatch.setattr(module, "prepare_debian_text", lambda *args, **keys: None)
-    entry = {"text": "cat (noun): feline mammal usually having thick soft fur.", "source": "dict-wn"}
-    pq.write_table(pa.Table.from_pylist([entry, {"text": "x", "source": "fortunes"}]), tmp_path / "documents.parquet")
-    said = []
-    StarterChats.prepare(folder=str(tmp_path), packages="", dialogue=dialogue, report=said.append)
-    assert said == ["10 conversations"]
-    found = Conversations(path=chats.path)
-    assert len(found) == 10
-    assert "secret" not in (tmp_path / "conversations.jsonl").read_text()
+def test_held_out_conversations_come_once(tmp_path):
+    path = write(tmp_path / "chats.jsonl", [{"messages": turns(f"question {i}", "answer")} for i in range(300)])
+    tokenizer = BPETokenizer.train(["question answer"], 265)
+    given = {"tokenizer": tokenizer, "batch_size": 2, "row_tokens": 64, "device": torch.device("cpu")}
+    batches = Chats(path=path).held_out(tokens=10_000, **given)
+    said = "".join(tokenizer.decode([i for i in rows.flatten().tolist() if i != IGNORE]) for _, rows in batches)
+    assert said == "answer" * 3
+    assert not hasattr(Chats(path=path), "documents")

@@ -7,7 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from omni.data.documents import DOCUMENT, TextFiles, group_paragraphs
+from omni.data import documents
+from omni.data.documents import TextFiles
+from omni.data.files import find
+from omni.data.paragraphs import DOCUMENT, group_paragraphs
 from omni.errors import OmniError
 
 
@@ -112,7 +115,7 @@ def test_damage_in_the_middle_is_left_out_and_counted(tmp_path):
     assert all(files.skipped.values())
 
 
-def test_bad_lines_are_left_out_and_named(tmp_path):
+def test_bad_lines_are_left_out_and_counted_by_file(tmp_path):
     lines = [
         '{"text": "good"}',
         "",
@@ -121,6 +124,7 @@ def test_bad_lines_are_left_out_and_named(tmp_path):
         '{"text": 5}',
         '{"text": "\\ud83d"}',
         "[]",
+        "[" * 100_000,
         '{"text": "fine"}',
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
@@ -128,9 +132,39 @@ def test_bad_lines_are_left_out_and_named(tmp_path):
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 99)[:-9])
     jsonl(tmp_path / "d.jsonl", ["held out"])
     files = TextFiles(path=str(tmp_path))
-    assert sorted(filter(None, epoch(files))) == ["fine", "good"]
-    bad = {f"{tmp_path}/a.jsonl:{number}" for number in range(3, 8)}
-    assert set(files.skipped) == bad | {f"{tmp_path}/b.txt", f"{tmp_path}/c.jsonl.gz"}
+    for number in range(2):
+        assert sorted(filter(None, epoch(files, number))) == ["fine", "good"]
+    assert set(files.skipped) == {f"{tmp_path}/a.jsonl", f"{tmp_path}/b.txt", f"{tmp_path}/c.jsonl.gz"}
+    assert files.skipped[f"{tmp_path}/a.jsonl"].startswith("6 lines so far, the first met is 3: JSONDecodeError: ")
+
+
+def test_a_jsonl_is_read_by_its_groups_of_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "LINES", 10)
+    texts = numbered("é", 34)
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    lines[12:12] = ["", "bad", "  "]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    jsonl(tmp_path / "b.jsonl", ["held out"])
+    files = TextFiles(path=str(tmp_path))
+    assert [group.count for group in files.groups] == [10, 10, 10, 5]
+    assert sorted(filter(None, epoch(files))) == sorted(texts)
+    assert "the first met is 14: " in files.skipped[f"{tmp_path}/a.jsonl"]
+    assert sorted(TextFiles(path=str(tmp_path))) == sorted(texts)
+
+
+def test_a_jsonl_without_the_key_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "LINES", 10)
+    path = jsonl(tmp_path / "a.jsonl", numbered("a", 500))
+    with pytest.raises(OmniError, match=r"set text_field.\n.*a.jsonl: 10 lines so far, .* 1: KeyError: 'content'"):
+        TextFiles(path=path, text_field="content")
+
+
+def test_one_file_is_not_both_trained_on_and_held_out(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", ["a"])
+    (tmp_path / "link.jsonl").symlink_to(path)
+    for other in (path, f"{tmp_path}/../{tmp_path.name}/a.jsonl", f"{tmp_path}/link.jsonl"):
+        with pytest.raises(OmniError, match=r"is one file.*Name it once"):
+            find([path, other])
 
 
 def test_a_file_that_shrinks_during_the_run_leaves_its_places_empty(tmp_path):
@@ -171,8 +205,12 @@ def test_the_fingerprint_tells_another_corpus(tmp_path):
     first = TextFiles(path=path)
     assert TextFiles(path=path).fingerprint == first.fingerprint
     others = [TextFiles(path=path, seed=1), TextFiles(path=path, split="val"), TextFiles(path=path[::-1])]
-    jsonl(tmp_path / "a.jsonl", numbered("a", 6))
+    jsonl(tmp_path / "a.jsonl", [*numbered("b", 4), "a longer one than that"])
     assert first.fingerprint not in {other.fingerprint for other in (*others, TextFiles(path=path))}
+    rows = parquet(tmp_path / "c.parquet", numbered("c", 150))
+    first = TextFiles(path=rows)
+    parquet(tmp_path / "c.parquet", [text + "!" for text in numbered("c", 150)])
+    assert TextFiles(path=rows).fingerprint != first.fingerprint
 
 
 def test_paragraphs_are_grouped_and_long_ones_cut():

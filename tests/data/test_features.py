@@ -46,6 +46,15 @@ def test_beyond_the_memory_limit_clips_are_encoded_again(monkeypatch):
     assert clips.bytes_kept == 3 * 8 * 4
 
 
+def test_frames_beyond_a_clips_length_are_dropped():
+    def padding(waveforms):
+        return torch.arange(60.0).view(1, 2, 6, 5), torch.tensor([4])
+
+    states = encoded(padding)[0].states_KTD
+    assert torch.equal(states, torch.arange(60.0).view(2, 6, 5)[:, :4])
+    assert states.untyped_storage().nbytes() == states.nbytes  # nor are they kept
+
+
 def test_only_the_first_clips_count_under_a_limit():
     assert len(encoded(CountingEncoder(), limit=2)) == 2
     assert len(encoded(CountingEncoder(), limit=20)) == 4

@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from omni.data.batch import Batch
+from omni.data.clips import ManifestClips, audio_smoke
 from omni.data.copies import BLANK, Copies, Wear, soften, split_sentences
-from omni.data.feed import Turns
+from omni.data.features import EncodedClips
+from omni.data.feed import ClipFeed, Turns
+from omni.errors import OmniError
 from omni.text.tokenizer import IGNORE, ByteTokenizer
 
 TEXTS = ["the cat sat on the mat", "a dog ran home today", "You couldn't pilot a bag!", "it is late, go to bed"] * 9
@@ -107,6 +110,52 @@ def test_copies_go_on_where_they_were(soft):
     assert again.names == batches[2].names
     assert all(torch.equal(again.inputs[key], batches[2].inputs[key]) for key in again.inputs)
     assert next(copies(soft, seed=2)).names != batches[0].names
+
+
+def test_spelled_and_spoken_sentences_are_cut_finer_and_lose_capitals_and_commas():
+    class Words(ByteTokenizer):
+        """A token a word."""
+
+        def encode(self, text):
+            return [sum(map(ord, word)) for word in text.split()]
+
+    feed, text = copies(), "You couldn't, ever, pilot a bag!"
+    feed.tokenizer = Words()
+
+    def heard(seed, **wear):
+        feed.wear = Wear(**{**CLEAN.__dict__, **wear})
+        return feed.pieces(text, 1.0, np.random.default_rng(seed))
+
+    assert heard(0) == Words().encode(text)
+    assert heard(0, spoken=1.0) == Words().encode("you couldn't ever pilot a bag")
+    finer = [heard(seed, spelled=1.0) for seed in range(20)]
+    assert min(map(len, finer)) > len(text.split())
+    letters = [sum(map(ord, text.replace(" ", "")))] * 20
+    assert [sum(pieces) for pieces in finer] == letters  # nothing is lost
+    assert len({len(pieces) for pieces in finer}) > 5
+    assert sum(heard(seed, spoken=0.5) == heard(0) for seed in range(200)) in range(80, 121)
+
+
+def test_another_data_set_than_the_checkpoints_is_refused(tmp_path):
+    whole = audio_smoke(folder=str(tmp_path))
+    lines = whole.path.read_text().splitlines()
+    (tmp_path / "other.jsonl").write_text("\n".join([*lines[:-1], lines[-1].replace('"id": "', '"id": "x')]))
+    other = ManifestClips(path=str(tmp_path / "other.jsonl"))
+    assert len(other) == len(whole)
+
+    def feeds(data, sentences):
+        encoded = EncodedClips(data, encoder=None, tokenizer=ByteTokenizer(), device=torch.device("cpu"))
+        heard = ClipFeed(encoded, check_fits=lambda *_, **__: None, bos=256, batch_size=2, seed=1)
+        read = Copies(sentences, tokenizer=ByteTokenizer(), embeddings=lambda: None, batch_size=2, soft=True, seed=1)
+        return heard, read
+
+    sets = feeds(whole, TEXTS), feeds(whole, TEXTS), feeds(other, [*TEXTS[1:], "another"])
+    for mine, same, another in zip(*sets, strict=True):
+        mine.skip()
+        same.load_state_dict(mine.state_dict())
+        assert same.number == 1
+        with pytest.raises(OmniError, match="dataset: it is not the one the checkpoint was trained on"):
+            another.load_state_dict(mine.state_dict())
 
 
 def test_sentences_are_what_could_be_said():

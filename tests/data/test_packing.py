@@ -51,8 +51,7 @@ def test_the_largest_that_fits_goes_in_and_then_the_shortest_is_cropped():
     # A row of 11 tokens: "|bbbbbb" (7) and "|aa" (3) leave 1; none fits, so the shortest gives its first.
     rows = packed(["aa", "cccc", "ddddd", "bbbbbb"], buffer=4)
     assert spell(rows.row()) == "|bbbbbb|aa|"
-    assert rows.used == 11
-    assert rows.cropped == 4  # of "|cccc", which was the shortest left
+    assert [place for _, place in rows.waiting] == [2]  # "|cccc" was the shortest left, and lost all but its BOS
     rows = packed(["fffffff", "hhhhhhhhh"], buffer=2)
     assert spell(rows.row()) == "|hhhhhhhhh|"
 
@@ -60,8 +59,6 @@ def test_the_largest_that_fits_goes_in_and_then_the_shortest_is_cropped():
 def test_a_document_longer_than_a_row_fills_one():
     rows = packed(["x" * 50, "short"], buffer=2)
     assert spell(rows.row()) == "|" + "x" * 10
-    assert (rows.used, rows.cropped) == (11, 40)
-    assert rows.cropped_share == 40 / 51
 
 
 def test_tensors():
@@ -73,19 +70,44 @@ def test_tensors():
     assert (ids[:, 0] == BOS).all()
 
 
-def test_every_document_is_used_once_an_epoch():
+class Watched(PackedRows):
+    """Notes the place of each document that goes into a row."""
+
+    def _pop(self, index):
+        self.popped.append(self.waiting[index][1])
+        return super()._pop(index)
+
+
+def test_every_document_goes_into_one_row_an_epoch():
     texts = mixed()
-    rows = packed(texts, row_tokens=40, buffer=20)
-    used = Counter()
+    rows = Watched(Texts(texts), ByteTokenizer(), row_tokens=40, buffer=20)
+    rows.popped = []
     for _ in range(100):
-        used.update(piece[0] for piece in spell(rows.row()).split("|") if piece)
-        waiting = Counter(texts[place % len(texts)][0] for place in rows.pieces)
-        read = Counter(texts[place % len(texts)][0] for place in range(rows.place))
-        # The first token of a document can be lost when BOS alone was cropped into the last place of a row.
-        missing = read - (used + waiting)
-        assert not (used + waiting) - read
-        assert sum(missing.values()) <= 100
+        rows.row()
+        assert sorted([*rows.popped, *rows.pieces]) == list(range(rows.place))
     assert rows.place > 2 * len(texts)
+
+
+@pytest.mark.parametrize("texts", [["aaa", "bbbb"], ["x"], ["a" * 30, "b"]])
+def test_a_corpus_smaller_than_a_row_fills_rows_too(texts):
+    rows = packed(texts, row_tokens=49)
+    for _ in range(9):
+        ids, graded = rows.row()
+        assert len(ids) == sum(graded) == 50
+        assert {piece for piece in spell((ids, graded)).split("|")[1:-1] if piece} <= set(texts)
+
+
+def test_read_once_every_document_comes_once_and_the_rest_of_the_last_row_is_not_graded():
+    texts = mixed(longest=8)
+    rows = Watched(Texts(texts), ByteTokenizer(), row_tokens=20, once=True)
+    rows.popped = []
+    ids, targets = rows.take(1000)
+    assert sorted(rows.popped) == list(range(60))
+    assert len(rows.take(5)[0]) == 0
+    assert (targets[:-1] != IGNORE).all()
+    left = (targets[-1] == IGNORE).sum()
+    assert 0 < left < 20
+    assert (ids[-1, -left + 1 :] == BOS).all()
 
 
 def test_nothing_is_lost_without_cropping():
@@ -95,7 +117,6 @@ def test_nothing_is_lost_without_cropping():
     del found[""]
     assert found.keys() == set(texts)
     assert max(found.values()) - min(found.values()) <= 1
-    assert rows.cropped == 0
 
 
 def test_a_resumed_stream_gives_the_very_rows_from_every_row_on():
@@ -105,12 +126,12 @@ def test_a_resumed_stream_gives_the_very_rows_from_every_row_on():
     for _ in range(60):
         states.append(rows.state_dict())
         spelled.append(spell(rows.row()))
-    counted = (rows.place, rows.used, rows.cropped)
+    place = rows.place
     for number, state in enumerate(states):
         again = packed(texts, buffer=16)
         again.load_state_dict(state)
         assert [spell(again.row()) for _ in range(60 - number)] == spelled[number:]
-        assert (again.place, again.used, again.cropped) == counted
+        assert again.place == place
 
 
 def test_a_state_is_not_changed_by_going_on():
@@ -164,10 +185,38 @@ def test_a_corpus_without_a_readable_document_says_why():
         PackedRows(stream, ByteTokenizer(), row_tokens=10).row()
 
 
+def test_data_that_becomes_unreadable_ends_the_run_though_documents_wait():
+    rows = packed(mixed(count=90) * 20, buffer=1000)
+    rows.row()
+    rows.stream.texts = [None] * 1800
+    rows.stream.skipped = {"b.jsonl": "OSError: Stale file handle"}
+    with pytest.raises(OmniError, match=r"an epoch has passed .*\n  b\.jsonl: OSError: Stale"):
+        rows.take(1000)
+    assert rows.pieces
+
+
+def test_one_usable_document_among_thousands_is_enough_for_a_row():
+    rows = packed([None] * 4000 + ["alone"] + [None] * 999)
+    assert spell(rows.row()) == "|alone|alon"
+    assert rows.place < 30_000
+    assert spell(rows.row()) == "|alone|alon"
+
+
+def test_an_epochs_length_between_two_that_begin_early_and_late_may_hold_nothing():
+    class Shuffled(Texts):
+        """One document of 1300 can be used, at another place in each epoch."""
+
+        def read(self, places):
+            return ["alone" if place in (0, 1350, 3899, 3900) else None for place in places]
+
+    rows = PackedRows(Shuffled([None] * 1300), ByteTokenizer(), row_tokens=10)
+    assert [spell(rows.row()) for _ in range(2)] == ["|alone|alon"] * 2
+
+
 def test_other_documents_than_the_checkpoints_are_refused():
     rows, others = packed(mixed()), packed(mixed())
     others.stream.fingerprint = "others"
-    with pytest.raises(OmniError, match=r"dataset: its documents are not those"):
+    with pytest.raises(OmniError, match=r"dataset: it is not the one the checkpoint was trained on"):
         others.load_state_dict(rows.state_dict())
 
 
@@ -211,7 +260,6 @@ def test_conversations_are_padded_not_cropped():
                 found[tuple(ids[start:end])] += 1
     assert found.keys() == whole.keys()
     assert padding > 0
-    assert rows.cropped == 0
     ids, targets = rows.take(3)
     assert ids.shape == targets.shape == (3, 29)
     assert (targets[ids == BOS] == IGNORE).all()
@@ -222,7 +270,12 @@ def test_a_conversation_longer_than_a_row_loses_its_end_or_all():
     rows = PackedConversations(Texts(long), Chatter(), row_tokens=19)
     spelled = ["".join(chr(i) for i in rows.row()[0] if i < 256) for _ in range(8)]
     assert set(spelled) == {"hi" + "x" * 14, "hiyohiyo"}
-    assert rows.cropped == spelled.count("hi" + "x" * 14) * (99 - 14 + 1)
+
+
+def test_conversations_that_a_row_cannot_hold_are_told_with_the_key():
+    rows = PackedConversations(Texts([chat("y" * 99, "never")]), Chatter(), row_tokens=19)
+    with pytest.raises(OmniError, match=r"raise backbone\.sequence_len"):
+        rows.row()
 
 
 def test_conversations_resume_too():

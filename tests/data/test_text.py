@@ -1,4 +1,4 @@
-"""Corpora as feeds, and the starter's diet."""
+"""Corpora as feeds."""
 
 import json
 import re
@@ -6,7 +6,6 @@ import re
 import pytest
 import torch
 
-from omni.data.diet import Diet
 from omni.data.text import Corpus
 from omni.text.tokenizer import ByteTokenizer
 
@@ -64,19 +63,10 @@ def numbers(rows: torch.Tensor) -> list[int]:
     return [int(n) for row in rows for n in re.findall(r"Document (\d+) ", ByteTokenizer().decode(row.tolist()))]
 
 
-def test_the_diet_serves_text_and_copies_in_their_shares(tmp_path, monkeypatch):
-    lines = "\n".join(
-        json.dumps({"text": f"A bird sang {i} songs.\nThe night was long and the road was wet."}) for i in range(300)
-    )
-    (tmp_path / "a.jsonl").write_text(lines)
-    monkeypatch.setattr("omni.data.diet.read_dialogue", lambda path: ["Good evening, said the man."] * 200)
-    monkeypatch.setattr(
-        Diet, "documents", lambda self, split, seed=0: Corpus(path=str(tmp_path / "a.jsonl")).documents(split, seed)
-    )
-    diet = Diet(folder="x", packages="y", dialogue="z", soft=0.4, hard=0.1, copies=3, ripening=9)
-    served = diet.feed(embeddings=lambda: torch.randn(320, 8), seed=1, **GIVEN)
-    batches = [next(served) for _ in range(20)]
-    assert [sum(batch.kind == kind for batch in batches) for kind in ("text", "soft", "hard")] == [10, 8, 2]
-    copied = {name for batch in batches if batch.kind != "text" for name in batch.names}
-    assert "the copy of 'Good evening, said the man.'" in copied
-    assert "the copy of 'The night was long and the road was wet.'" in copied
+def test_held_out_text_comes_once_though_more_is_asked_for(corpus):
+    batches = corpus.held_out(**GIVEN | {"tokens": 10_000})
+    found = [number for rows, _ in batches for number in numbers(rows)]
+    assert sorted(found) == [99, 199, 299]
+    for idx, targets in batches:
+        assert idx.shape == targets.shape
+        assert 0 < len(idx) <= 2

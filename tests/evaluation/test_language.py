@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from omni.evaluation.language import LanguageReport, bits_per_byte
 from omni.model.gpt import GPT
@@ -21,6 +22,33 @@ def test_bits_per_byte_count_bytes_not_tokens_and_leave_specials_out():
     # Four graded tokens of 2 bits each over 1 + 3 + 4 + 1 bytes.
     found = bits_per_byte(Uniform(), [(targets, targets)], bytes_V)
     assert found == pytest.approx(4 * 2 / 9)
+
+
+class Ops(TorchDispatchMode):
+    """Counts what would wait for a device, and what a device without fp64 could not do."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits, self.doubles = 0, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **kwargs or {})
+        self.waits += func is torch.ops.aten._local_scalar_dense.default
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float64:
+            self.doubles.append(result.shape)
+        return result
+
+
+def test_sums_stay_on_the_device_until_all_are_there():
+    targets = torch.tensor([[0, 1, 2], [3, -1, 0]])
+    with Ops() as ops:
+        bits_per_byte(Uniform(), [(targets, targets)] * 5, torch.tensor([1, 3, 0, 4]))
+    assert ops.waits == 0
+    assert ops.doubles == [(5, 2), (2,)]  # what was brought over, and its sum
+
+
+def test_no_batches_have_no_bits_per_byte():
+    assert math.isnan(bits_per_byte(Uniform(), [], torch.tensor([1])))
 
 
 def test_text_of_specials_alone_has_no_bits_per_byte():

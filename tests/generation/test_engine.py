@@ -160,6 +160,22 @@ def test_a_long_prompt_does_not_hold_the_others_up(engine):
     assert list(engine.step()) == [row, late]
 
 
+def test_prompts_that_wait_hold_no_room(model, engine, monkeypatch):
+    made, new_cache = [], model.new_cache
+    monkeypatch.setattr(model, "new_cache", lambda **given: made.append(given) or new_cache(**given))
+    rows = [row for prompt in PROMPTS for row in engine.add(prompt, GREEDY)]
+    assert made == []
+    engine.step()
+    assert made == [{"columns": 3}]
+    run(engine, *rows)
+    assert len(made) == len(PROMPTS)
+
+
+def test_no_samples_are_refused(engine):
+    with pytest.raises(OmniError, match="samples=0 must be 1 or more"):
+        engine.add([ids(3)], GREEDY, samples=0)
+
+
 def test_generate_yields_tokens_as_they_come_and_lets_others_go_on(engine):
     (other,) = engine.add([ids(4)], GREEDY)
     tokens = []

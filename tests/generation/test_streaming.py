@@ -57,6 +57,11 @@ def test_what_is_no_call_is_not_answered():
     assert read_all([START, *b"1+", START, *b"2+2", END])[-1] == [OUTPUT_START, *b"4", OUTPUT_END]
 
 
-def test_a_tokenizer_without_the_tokens_makes_no_calls():
+def test_a_tokenizer_without_one_of_the_tokens_makes_no_calls():
+    for lacking in NAMES[:4]:
+        tokenizer = ChatTokenizer()
+        del tokenizer.specials[f"<|{lacking}|>"]
+        calls = ToolCalls(tokenizer)
+        assert not any(calls.read(token) for token in [START, *b"6*7", END, *b"6*7"])
     calls = ToolCalls(ByteTokenizer())
     assert not any(calls.read(token) for token in [*b"6*7", 256, 257, 258])

@@ -71,6 +71,17 @@ def test_both_passes_are_products_of_what_fp8_leaves(rows):
 
 
 @needs_product
+def test_rows_are_added_only_where_some_are_missing(monkeypatch):
+    pads, pad = [], torch.nn.functional.pad
+    monkeypatch.setattr("omni.model.fp8.F.pad", lambda x, by: pads.append(by[-1]) or pad(x, by))
+    fp8 = layer()
+    use_fp8(fp8)
+    for rows in (16, 32, 33):
+        assert fp8(torch.randn(rows, 128)).shape == (rows, 256)
+    assert pads == [15]
+
+
+@needs_product
 def test_it_is_near_the_full_product_and_off_in_evaluation():
     full, fp8 = layer(), layer()
     use_fp8(fp8)

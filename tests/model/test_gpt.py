@@ -4,7 +4,6 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -13,44 +12,10 @@ from omni.errors import OmniError
 from omni.model.attention import QK_SCALE, QUERY_BLOCK, attend
 from omni.model.gpt import GPT, window_sizes
 from omni.model.mlp import ReLUSquared
+from omni.model.precision import Linear
 from omni.model.stream import Stream, weave
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "nanochat_l5.json").read_text())
-ROLE = {"q": "attn.c_q", "k": "attn.c_k", "v": "attn.c_v", "o": "attn.c_proj"}
-ROLE |= {"fc": "mlp.c_fc", "proj": "mlp.c_proj", "ve_gate": "attn.ve_gate"}
-TOP = {"wte": "transformer.wte.weight", "lm_head": "lm_head.weight", "smear_gate": "smear_gate.weight"}
-
-
-def upstream_name(role: str) -> str:
-    """The state-dict name of a role of the golden file, such as h0.q or ve2."""
-    if role in TOP:
-        return TOP[role]
-    if role.startswith("ve"):
-        return f"value_embeds.{role[2:]}.weight"
-    if role.startswith("h"):
-        layer, part = role[1:].split(".")
-        return f"transformer.h.{layer}.{ROLE[part]}.weight"
-    return role
-
-
-@torch.no_grad()
-def fill_by_formula(model: GPT) -> None:
-    parameters = dict(model.named_parameters())
-    for k, (role, shape, amplitude) in enumerate(GOLDEN["roles"]):
-        i = np.arange(math.prod(shape), dtype=np.float64)
-        values = amplitude * np.sin(0.37 * i + 0.011 * i * (k + 1) / (k + 2) + 1.3 * k + 0.5)
-        parameters[upstream_name(role)].copy_(torch.from_numpy(values.astype(np.float32)).view(shape))
-    model.smear_lambda.fill_(0.3)
-    model.backout_lambda.fill_(0.2)
-    model.resid_lambdas.copy_(1.15 - 0.10 * torch.arange(5) / 4)
-    model.x0_lambdas.copy_(0.20 - 0.15 * torch.arange(5) / 4)
-
-
-@pytest.fixture(scope="module")
-def golden_model() -> GPT:
-    model = GPT(**GOLDEN["config"])
-    fill_by_formula(model)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +58,16 @@ def test_losses_equal_upstream(golden_model, rows):
     assert list(golden_model(x, y, reduction="none").shape) == GOLDEN["loss_none_shape"]
 
 
-def test_gradient_norms_equal_upstream(golden_model, rows):
+def test_gradient_norms_equal_upstream(golden_model, golden_norms, rows):
     golden_model.zero_grad()
     golden_model(*rows).backward()
     norms = {name: parameter.grad.norm().item() for name, parameter in golden_model.named_parameters()}
-    expected = {upstream_name(role): norm for role, norm in GOLDEN["grad_norms"].items()}
-    assert norms == pytest.approx(expected, rel=1e-4)
+    assert norms == pytest.approx(golden_norms, rel=1e-4)
+
+
+def test_an_unknown_reduction_is_refused(golden_model, rows):
+    with pytest.raises(ValueError, match="reduction: 'average' is none of mean, sum, none"):
+        golden_model(*rows, reduction="average")
 
 
 def test_initialisation_follows_upstream():
@@ -203,13 +172,13 @@ def test_text_hears_the_audio_in_front_of_it_whatever_its_loudness():
 def test_smear_knows_text_alone():
     model, ids = live_model(), torch.randint(0, 257, (1, 6))
     audio = torch.randn(1, 4, 64)
-    text = model.embed(ids, None, None)
+    text = model.smear(model.embed(ids))
     stream = weave(Stream(text, ids), audio, None, torch.tensor([[0, 3, 4, 9]]))
     assert torch.equal(stream.x_BTC[:, [1, 2, 5, 6, 7, 8]], text)  # smeared by the text before, over the audio
     assert torch.equal(stream.x_BTC[:, [0, 3, 4, 9]], audio)
     a, b, c, d, e, f = ids[0].tolist()
     assert stream.ids_BT.tolist() == [[0, a, b, 0, 0, c, d, e, f, 0]]
-    first = model.embed(ids[:, :1], None, None)
+    first = model.smear(model.embed(ids[:, :1]))
     torch.testing.assert_close(first.square().mean(-1), torch.ones(1, 1))  # the first token takes in nothing
 
 
@@ -310,13 +279,34 @@ def test_a_batch_with_nothing_to_grade_has_no_nan():
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_sizes_build_the_same_function_again():
+    sizes = {"n_kv_head": 1, "window_pattern": "S", "sequence_len": 300, "audio_values": "token0"}
+    model = live_model(**sizes)
+    again = GPT(**model.sizes)
+    again.load_state_dict(model.state_dict())
+    ids, audio = torch.randint(0, 257, (1, 250)), torch.randn(1, 40, 64)
+    assert torch.equal(again(ids, audio_features=audio), model(ids, audio_features=audio))
+
+
+@pytest.mark.parametrize(("weights", "x"), [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_linear_layer_multiplies_in_the_inputs_dtype_whatever_its_own(weights, x, bias):
+    layer, x_NI = Linear(32, 48, bias=bias).to(weights), torch.randn(5, 32, dtype=x, requires_grad=True)
+    y_NO = layer(x_NI)
+    assert y_NO.dtype == x
+    own = None if layer.bias is None else layer.bias.to(x)
+    torch.testing.assert_close(y_NO, F.linear(x_NI, layer.weight.to(x), own))
+    y_NO.sum().backward()
+    assert (x_NI.grad.dtype, layer.weight.grad.dtype) == (x, weights)
+
+
 def test_bf16_arithmetic_stays_near_fp32():
     sizes = {"n_embd": 128, "n_head": 1, "n_kv_head": 1}
     exact, rounded = live_model(**sizes), live_model(dtype=torch.bfloat16, **sizes)
     rounded.load_state_dict(exact.state_dict())
     ids = torch.randint(0, 257, (2, 32))
     assert {parameter.dtype for parameter in rounded.parameters()} == {torch.float32}
-    assert rounded.embed(ids, None, None).dtype == torch.bfloat16
+    assert rounded.embed(ids).dtype == torch.bfloat16
     assert rounded(ids).dtype == torch.float32
     assert rounded(ids, ids).item() == pytest.approx(exact(ids, ids).item(), rel=2e-2)
 

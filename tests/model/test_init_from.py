@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from omni.model.gpt import GPT
 from omni.model.init_from import load_backbone
-from omni.model.nanochat import export_nanochat, load_nanochat
+from omni.model.nanochat import export_nanochat
+from omni.model.pretrained import export_gpt, load_gpt
 from omni.model.state import BackboneError
 from omni.text.bpe import BPETokenizer
+from omni.text.tokenizer import ByteTokenizer
 
 NANOCHAT = Path(__file__).parents[1] / "golden" / "nanochat_d4"
 SIZES = json.loads((NANOCHAT / "golden.json").read_text())["model_config"]
@@ -38,61 +41,139 @@ def write_checkpoint(folder: Path, model: GPT) -> Path:
     return folder
 
 
+def write_run(folder: Path, model: GPT, tokenizer: BPETokenizer | None = None, **backbone) -> Path:
+    """A run of one checkpoint, with its configuration and its tokenizer."""
+    write_checkpoint(folder / "checkpoints" / "step_000005", model)
+    keys = {
+        "_target_": "omni.model.gpt.GPT",
+        **model.sizes,
+        "tokenizer": "elsewhere",
+        "checkpointing": False,
+    } | backbone
+    (folder / "config.yaml").write_text(yaml.safe_dump({"encoder": None, "backbone": keys}))
+    if tokenizer is not None:
+        tokenizer.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> list[BPETokenizer]:
+    """Two of one size with other words."""
+    texts = "to be or not to be that is the question ", "for in that sleep of death what dreams may come "
+    return [BPETokenizer.train([text * 9], 280) for text in texts]
+
+
 def test_a_run_gives_its_newest_checkpoint(tmp_path):
     old, new = tiny(1), tiny(2)
     write_checkpoint(tmp_path / "checkpoints" / "step_000900", old)
     write_checkpoint(tmp_path / "checkpoints" / "step_001000", new)
     (tmp_path / "checkpoints" / ".step_001100.partial").mkdir()
     model = tiny(3)
-    facts = load_backbone(model, tmp_path)
+    facts = load_backbone(model, tmp_path, ByteTokenizer())
     assert same(model, new)
     assert facts["kind"] == "omni"
     assert facts["source"].endswith("step_001000/model.safetensors")
     assert len(facts["sha256"]) == 64
     assert facts["notes"] == []
-    load_backbone(model, tmp_path / "checkpoints" / "step_000900")
+    load_backbone(model, tmp_path / "checkpoints" / "step_000900", ByteTokenizer())
     assert same(model, old)
 
 
-def test_a_bare_model_in_bf16_is_read(tmp_path):
+def test_a_bare_model_in_bf16_is_read(tmp_path, tokenizers):
     given = tiny(1).bfloat16()
     save_file(given.state_dict(), tmp_path / "model.safetensors")
-    BPETokenizer.train(["to be or not to be that is the question " * 9], 280).save(tmp_path)
+    tokenizers[0].save(tmp_path)
     model = tiny(2, vocab_size=280)
-    load_backbone(model, tmp_path)
+    load_backbone(model, tmp_path, tokenizers[0])
     assert model.lm_head.weight.dtype == torch.float32
     assert same(model, given.float())
     # Tables of 300 and 280 tokens have as many rows, so only the tokenizer tells them apart.
     with pytest.raises(BackboneError, match=r"backbone\.vocab_size: 300 here, 280 there; set backbone\.vocab_size=280"):
-        load_backbone(tiny(2), tmp_path)
+        load_backbone(tiny(2), tmp_path, tokenizers[0])
+
+
+@pytest.mark.parametrize("kind", ["run", "checkpoint", "export", "nanochat"])
+def test_weights_of_another_vocabulary_are_refused(tmp_path, tokenizers, kind):
+    ours, theirs = tokenizers
+    there = run = write_run(tmp_path / "run", tiny(1, vocab_size=280), theirs)
+    kept = run / "tokenizer.json"
+    if kind == "checkpoint":
+        there = run / "checkpoints" / "step_000005"
+    elif kind == "export":
+        there, kept = tmp_path / "export", tmp_path / "export" / "tokenizer.json"
+        export_gpt(run, there)
+    elif kind == "nanochat":
+        there, kept = tmp_path / "base", tmp_path / "base" / "tokenizer" / "tokenizer.pkl"
+        export_nanochat(*load_gpt(run), there)
+    model = tiny(2, vocab_size=280)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    wanted = rf"backbone\.tokenizer: 280 tokens \(\w{{8}}\) here, 280 .* there; set backbone\.tokenizer={kept}$"
+    with pytest.raises(BackboneError, match=wanted):
+        load_backbone(model, there, ours)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert load_backbone(model, there, BPETokenizer.load(kept))["notes"] == []
+
+
+def test_a_run_that_keeps_no_tokenizer_knows_bytes(tmp_path, tokenizers):
+    run = write_run(tmp_path, tiny(1, vocab_size=257))
+    load_backbone(tiny(2, vocab_size=257), run, ByteTokenizer())
+    with pytest.raises(BackboneError, match=r"backbone\.vocab_size=257\n.*set backbone\.tokenizer=bytes"):
+        load_backbone(tiny(2, vocab_size=280), run, tokenizers[0])
+
+
+@pytest.fixture(scope="module")
+def nanochat() -> tuple[GPT, BPETokenizer]:
+    return load_gpt(NANOCHAT)
 
 
 @pytest.mark.parametrize("path", [".", "base_checkpoints/d4/model_000010.pt"])
-def test_nanochat_is_read_from_its_folder_or_file(path):
+def test_nanochat_is_read_from_its_folder_or_file(path, nanochat):
     model = GPT(**SIZES)
-    facts = load_backbone(model, NANOCHAT / path)
-    assert same(model, load_nanochat(NANOCHAT)[0])
+    facts = load_backbone(model, NANOCHAT / path, nanochat[1])
+    assert same(model, nanochat[0])
     assert facts["kind"] == "nanochat"
     assert facts["source"].endswith("base_checkpoints/d4/model_000010.pt")
     assert facts["notes"] == []
 
 
-def test_another_step_of_nanochat_is_chosen_by_its_file(tmp_path):
-    tuned, tokenizer = load_nanochat(NANOCHAT)
+def test_another_checkpoint_of_nanochat_is_chosen_by_its_file(tmp_path):
+    tuned, tokenizer = load_gpt(NANOCHAT)
     torch.nn.init.ones_(tuned.lm_head.weight)
     shutil.copytree(NANOCHAT, tmp_path, dirs_exist_ok=True)
-    file = export_nanochat(tuned, tokenizer, tmp_path, source="chatsft")
+    export_nanochat(tuned, tokenizer, tmp_path, step=9)
+    file = tmp_path / "chatsft_checkpoints" / "d4" / "model_000009.pt"
+    (tmp_path / "base_checkpoints").rename(tmp_path / "chatsft_checkpoints")
+    shutil.copytree(NANOCHAT / "base_checkpoints", tmp_path / "base_checkpoints")
     model = GPT(**SIZES)
-    load_backbone(model, file)
+    load_backbone(model, file, tokenizer)
     assert same(model, tuned)
-    load_backbone(model, tmp_path)
+    load_backbone(model, tmp_path, tokenizer)
     assert not same(model, tuned)
 
 
-def test_other_windows_are_told(tmp_path):
-    (note,) = load_backbone(GPT(**SIZES | {"window_pattern": "L"}), NANOCHAT)["notes"]
-    assert "trained with attention windows [128, 128, 128, 512], here they are [512, 512, 512, 512]" in note
-    assert "backbone.window_pattern=SSSL" in note
+@pytest.mark.parametrize("kind", ["run", "export", "nanochat"])
+def test_other_windows_and_values_are_told(tmp_path, nanochat, kind):
+    source, tokenizer = NANOCHAT, nanochat[1]
+    if kind != "nanochat":
+        source = write_run(tmp_path / "run", nanochat[0], tokenizer, audio_values="token0")
+    if kind == "export":
+        export_gpt(source, tmp_path / "export")
+        source = tmp_path / "export"
+    windows, *values = load_backbone(GPT(**SIZES | {"window_pattern": "L"}), source, tokenizer)["notes"]
+    assert "trained with attention windows [128, 128, 128, 512], here they are [512, 512, 512, 512]" in windows
+    assert "backbone.window_pattern=SSSL" in windows
+    if kind == "nanochat":
+        assert values == []  # it has never heard anything
+    else:
+        assert values == ["the weights were trained with backbone.audio_values=token0, here it is zero"]
+
+
+def test_a_run_of_another_class_of_backbone_tells_no_sizes(tmp_path, tokenizers):
+    given = tiny(1, vocab_size=280)
+    run = write_run(tmp_path, given, tokenizers[0], _target_="mine.GPT", window_pattern="L", own_key=1)
+    model = tiny(2, vocab_size=280)
+    assert load_backbone(model, run, tokenizers[0])["notes"] == []
+    assert same(model, given)
 
 
 @pytest.mark.parametrize(
@@ -100,21 +181,21 @@ def test_other_windows_are_told(tmp_path):
     [
         ({"n_layer": 5}, ["n_layer: 5 here, 4 there; set backbone.n_layer=4"]),
         ({"n_embd": 128}, ["n_embd: 128 here, 64 there; set backbone.n_embd=64"]),
-        ({"n_head": 4, "n_kv_head": 4}, ["n_kv_head: 4 here, 2 there; set", "n_head: 4 here, 2 there; set"]),
+        ({"n_head": 4, "n_kv_head": 4}, ["n_head: 4 here, 2 there; set", "n_kv_head: 4 here, 2 there; set"]),
         ({"n_kv_head": 1}, ["n_kv_head: 1 here, 2 there; set backbone.n_kv_head=2"]),
         ({"vocab_size": 257}, ["vocab_size: 257 here, 512 there; set backbone.vocab_size=512"]),
         ({"vocab_size": 500}, ["vocab_size: 500 here, 512 there; set backbone.vocab_size=512"]),
     ],
 )
-def test_sizes_that_differ_name_the_key_to_set(here, keys, tmp_path):
+def test_sizes_that_differ_name_the_key_to_set(here, keys, tmp_path, nanochat):
     model = GPT(**SIZES | here)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    save_file(load_nanochat(NANOCHAT)[0].state_dict(), tmp_path / "model.safetensors")
+    save_file(nanochat[0].state_dict(), tmp_path / "model.safetensors")
     for source in (NANOCHAT, tmp_path):
         if source == tmp_path and here == {"vocab_size": 500}:
             continue  # as many rows, and nothing there tells more
         with pytest.raises(BackboneError, match="these weights do not fit the model") as caught:
-            load_backbone(model, source)
+            load_backbone(model, source, nanochat[1])
         told = [line.strip() for line in str(caught.value).splitlines() if line.startswith("  backbone.")]
         assert len(told) == len(keys)
         assert all(line.startswith(f"backbone.{key}") for line, key in zip(told, keys, strict=True))
@@ -127,7 +208,7 @@ def test_every_wrong_tensor_is_named(tmp_path):
     state |= {"smear_gate.weight": torch.ones(1, 12), "adapter.weight": torch.ones(1)}
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(BackboneError) as caught:
-        load_backbone(tiny(2), tmp_path)
+        load_backbone(tiny(2), tmp_path, ByteTokenizer())
     assert str(caught.value).splitlines() == [
         f"{tmp_path / 'model.safetensors'}: these weights do not fit the model",
         "  missing: lm_head.weight",
@@ -137,13 +218,13 @@ def test_every_wrong_tensor_is_named(tmp_path):
 
 
 def test_nothing_to_start_from_says_what_would_do(tmp_path):
-    with pytest.raises(BackboneError, match=r"gone: no weights to start from, it does not exist; give an omni run"):
-        load_backbone(tiny(1), tmp_path / "gone")
+    with pytest.raises(BackboneError, match=r"gone: no weights there, it does not exist; give an omni run"):
+        load_backbone(tiny(1), tmp_path / "gone", ByteTokenizer())
     (tmp_path / "notes.txt").touch()
     with pytest.raises(BackboneError, match=r"it holds notes\.txt; give"):
-        load_backbone(tiny(1), tmp_path)
-    with pytest.raises(BackboneError, match=r"notes\.txt: no weights to start from, it is no folder"):
-        load_backbone(tiny(1), tmp_path / "notes.txt")
+        load_backbone(tiny(1), tmp_path, ByteTokenizer())
+    with pytest.raises(BackboneError, match=r"notes\.txt: no weights there, it is no folder"):
+        load_backbone(tiny(1), tmp_path / "notes.txt", ByteTokenizer())
     (tmp_path / "model.safetensors").write_bytes(b"garbage")
     with pytest.raises(BackboneError, match=r"model\.safetensors: the weights cannot be read"):
-        load_backbone(tiny(1), tmp_path)
+        load_backbone(tiny(1), tmp_path, ByteTokenizer())

@@ -20,7 +20,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperModel
 
-from omni.model import download, weights
+from omni import download
+from omni.model import weights
 from omni.model.ctranslate2 import read_variables
 from omni.model.layout import WeightsError
 from omni.model.weights import WHEELS, Wheel, find_whisper

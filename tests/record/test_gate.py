@@ -34,5 +34,5 @@ def test_a_value_that_is_no_number_does_not_pass():
 
 
 def test_an_unknown_metric_lists_those_there_are():
-    with pytest.raises(OmniError, match=r"'wer' was not logged; there are loss, recall, loss_drop, recall_drop"):
+    with pytest.raises(OmniError, match=r"'wer' is not logged; there are loss, recall, loss_drop, recall_drop"):
         judge(SUMMARY, metric="wer", threshold=0)

@@ -157,6 +157,7 @@ def test_a_killed_run_can_be_resumed_and_a_live_one_cannot(tmp_path: Path) -> No
     assert read_run(tmp_path)["status"] == "running"
     (tmp_path / "error.txt").write_text("old")
     with Run.resume(tmp_path) as run:
+        run.begin()
         data = read_run(tmp_path)
         assert data["status"] == "running"
         assert data["resumed"] == 1
@@ -164,8 +165,19 @@ def test_a_killed_run_can_be_resumed_and_a_live_one_cannot(tmp_path: Path) -> No
         assert data["stage"] == "w1"
         assert not (tmp_path / "error.txt").exists()
         run.finish("passed")
-    with Run.resume(tmp_path):
+    with Run.resume(tmp_path) as run:
+        run.begin()
         assert read_run(tmp_path)["resumed"] == 2
+
+
+def test_a_resume_that_does_not_begin_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    with start(tmp_path) as run:
+        run.finish("passed", metrics={"loss": {}}, gate={"passed": True})
+    (tmp_path / "error.txt").write_text("old")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ZeroDivisionError), Run.resume(tmp_path) as run:
+        run.update(device=1 / (run.data["resumed"] * 0))
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_a_forked_worker_does_not_keep_the_lock_of_a_killed_run(tmp_path: Path) -> None:
@@ -196,7 +208,8 @@ def test_seconds_add_up_over_resumes_and_an_old_verdict_goes(tmp_path: Path) -> 
         run.finish("failed", metrics={"loss": {}}, gate={"passed": False})
     first = read_run(tmp_path)["seconds"]
     assert 0.15 <= first < 2
-    with Run.resume(tmp_path):
+    with Run.resume(tmp_path) as run:
+        run.begin()
         assert read_run(tmp_path)["gate"] is None
         assert read_run(tmp_path)["metrics"] is None
         time.sleep(0.15)
@@ -219,6 +232,7 @@ def test_resume_through_latest_holds_on_to_its_own_folder(tmp_path: Path) -> Non
     start(runs / "a").close()
     with Run.resume(tmp_path / "outputs" / "latest") as run:
         start(runs / "b").close()
+        run.begin()
         run.update(mine=True)
     assert read_run(runs / "a")["mine"]
     assert "mine" not in read_run(runs / "b")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from omni.text.bpe import SPECIALS, SPLIT, BPETokenizer
+from omni.text.bpe import LONG, SPECIALS, SPLIT, BPETokenizer
 from omni.text.tokenizer import TokenizerError
 
 NANOCHAT = Path(__file__).parents[1] / "golden" / "nanochat_d4"
@@ -108,6 +108,33 @@ def test_save_and_load_change_nothing(trained, tmp_path):
     before = file.read_bytes()
     assert again.save(file.parent).read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == ["tokenizer.json"]
+
+
+@pytest.mark.parametrize("pattern", ["", "a", "x*", r"\p{L}+|\p{N}+", r"[^\n]+", r"\S+|[ \n]", "(?=a)"])
+def test_a_pattern_that_loses_text_is_refused(trained, pattern):
+    ranks, _, specials = trained.vocabulary
+    with pytest.raises(TokenizerError, match=r"the split pattern '.*' loses text"):
+        BPETokenizer(ranks, pattern, specials)
+
+
+@pytest.mark.parametrize("space", [" ", "\t", "\r\n ", "\u2003"])
+def test_a_million_spaces_come_back(trained, space):
+    text = f"so {space * (1_300_000 // len(space))}far"
+    ids = trained.encode(text)
+    assert trained.decode(ids) == text
+    assert trained.encode_batch(["so far", text]) == [trained.encode("so far"), ids]
+
+
+def test_only_endless_spaces_are_cut(trained):
+    """Up to there the ids are those of the split alone."""
+    for spaces in (LONG - 1, LONG):
+        text = ("one" + " " * spaces) * 3 + "two\n" * LONG
+        assert trained.encode(text) == trained.encoding.encode_ordinary(text)
+        assert trained.encode_batch([text]) == [trained.encode(text)]
+
+
+def test_endless_spaces_can_be_trained_on():
+    assert BPETokenizer.train(["no end " * 9, " " * 1_300_000], 270).vocab_size == 270
 
 
 def test_a_tokenizer_travels_to_a_worker(trained):

@@ -156,8 +156,10 @@ def test_nan_stops_before_the_weights_are_touched_and_names_step_and_clips():
 def test_a_gradient_that_overflows_stops_too():
     model = pipeline()
     model.backbone.lm_head.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = copy.deepcopy(model.state_dict())
     with pytest.raises(NotFiniteError, match="gradient norm"):
         list(trainer(model).steps())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

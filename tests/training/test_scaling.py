@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from omni.model.gpt import GPT, window_sizes
-from omni.training.scaling import Sizes, find_recipe, flops_per_token
+from omni.training.scaling import Sizes, best_batch, best_weight_decay, flops_per_token, run_tokens
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "nanochat_l5.json").read_text())
 
@@ -23,14 +23,13 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "nanochat_l5.json").
 )
 def test_the_recipes_of_the_published_sizes(depth, width, parameters, counted, tokens, batch, steps, decay):
     sizes = Sizes.from_depth(depth)
-    recipe = find_recipe(sizes, ratio=8)
+    found = best_batch(sizes, ratio=8)
     assert sizes.n_embd == width
     assert sizes.parameters == pytest.approx(parameters, rel=2e-3)
     assert sizes.matrix_parameters == pytest.approx(counted, rel=2e-3)
-    assert recipe.tokens == pytest.approx(tokens, rel=3e-3)
-    assert (recipe.batch_tokens, recipe.steps) == (batch, steps)
-    assert recipe.weight_decay == pytest.approx(decay, abs=5e-4)
-    assert recipe.flops_per_token == flops_per_token(sizes, 2048)
+    assert run_tokens(sizes, ratio=8) == pytest.approx(tokens, rel=3e-3)
+    assert (found, run_tokens(sizes, ratio=8) // found) == (batch, steps)
+    assert best_weight_decay(sizes, 8, found) == pytest.approx(decay, abs=5e-4)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +65,8 @@ def test_flops_a_token():
 
 def test_the_ratio_counts_tokens_for_each_parameter():
     d12 = Sizes.from_depth(12)
-    assert find_recipe(d12).tokens == 12 * d12.matrix_parameters
-    assert find_recipe(d12, ratio=20).weight_decay == pytest.approx(0.28)
+    assert run_tokens(d12, 12) == 12 * d12.matrix_parameters
+    assert best_weight_decay(d12, 20, 2**19) == pytest.approx(0.28)
 
 
 def test_it_does_not_wait_for_torch():

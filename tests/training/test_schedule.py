@@ -45,11 +45,11 @@ def test_apply_sets_what_each_group_follows():
     adamw = torch.optim.AdamW(weight, lr=0.3, weight_decay=0.01)
     sgd = torch.optim.SGD(weight, lr=0.1, momentum=0.9)
     schedule = Schedule(max_steps=1000, warmup_steps=40, warmdown=0.5, final=0.05)
-    assert schedule.apply(muon, 9) == 0.25
+    schedule.apply(muon, 9)
     assert muon.param_groups[0]["lr"] == pytest.approx(0.005)
     for optimizer in (muon, adamw, sgd):  # twice, so that rates start from the first ones, not the last
         schedule.apply(optimizer, 0)
-        assert schedule.apply(optimizer, 750) == pytest.approx(0.525)
+        schedule.apply(optimizer, 750)
     assert muon.param_groups[0]["lr"] == pytest.approx(0.0105)
     assert muon.param_groups[0]["momentum"] == pytest.approx(0.935)
     assert muon.param_groups[0]["weight_decay"] == pytest.approx(0.28 * (1 + math.cos(0.75 * math.pi)) / 2)

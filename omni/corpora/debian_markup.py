@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 
-from omni.data.documents import DOCUMENT, group_paragraphs
+from omni.data.paragraphs import DOCUMENT, group_paragraphs
 
 COMMON = frozenset(
     re.findall(

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from omni.data import game_text
-from omni.data.game_text import cataclysm, crossfire, dungeon_crawl, endless_sky, fill_in, wesnoth
+from omni.corpora import game_text
+from omni.corpora.game_text import cataclysm, crossfire, dungeon_crawl, endless_sky, fill_in, wesnoth
 
 LONG = "The old captain looked at the sky for a long time before he said what all of them had been thinking, and {}."
 

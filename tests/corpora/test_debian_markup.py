@@ -2,7 +2,7 @@
 
 import pytest
 
-from omni.data.debian_markup import (
+from omni.corpora.debian_markup import (
     bible_documents,
     computing_documents,
     dictd_entries,

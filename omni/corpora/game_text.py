@@ -8,10 +8,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from omni.data.debian_markup import join_lines, reads_as_prose
-from omni.data.documents import DOCUMENT, group_paragraphs
-
-Files = Iterable[tuple[str, bytes]]
+from omni.corpora.debian_markup import join_lines, reads_as_prose
+from omni.corpora.debian_packages import Files
+from omni.data.paragraphs import DOCUMENT, group_paragraphs
 
 SPACE_WORDS = {
     "first": "Alex", "last": "Morgan", "ship": "Swallow", "npc": "Heron", "origin": "New Boston", "planet": "Vinci",

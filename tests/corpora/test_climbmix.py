@@ -12,17 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from omni.data import climbmix as module
-from omni.data.climbmix import ClimbMix, names, prepare_climbmix
+from omni import download
+from omni.corpora import climbmix as module
+from omni.corpora.climbmix import ClimbMix, names, prepare_climbmix
 from omni.errors import OmniError
-from omni.model import download
 
 ROUTE = "/datasets/karpathy/climbmix-400b-shuffle/resolve/main/"
 
 
-def shard(texts: list[str]) -> bytes:
+def shard(texts: list[str], **keys: str) -> bytes:
     file = io.BytesIO()
-    pq.write_table(pa.table({"text": texts}), file)
+    pq.write_table(pa.table({"text": texts}), file, **keys)
     return file.getvalue()
 
 
@@ -30,7 +30,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
     """What the hub's client needs to fetch a file: its size, hash and commit, and ranges of its bytes."""
 
     files: dict[str, bytes]
-    manner: str  # "well", "broken" (half at first), "silent", "wrong" (another hash)
+    manner: str  # "well", "broken" (half at first), "silent", "wrong" (another hash), "unhashed" (an ETag of its own)
     asked: list[str]
     over: threading.Event
 
@@ -54,7 +54,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data) - start))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        self.send_header("ETag", f'"{digest}"')
+        self.send_header("ETag", '"no-hash"' if self.manner == "unhashed" else f'"{digest}"')
         self.send_header("X-Repo-Commit", "0123456789" * 4)
         self.end_headers()
         if self.command == "GET":
@@ -90,7 +90,7 @@ def test_shards_are_fetched_once_and_read(hub, tmp_path):
     said = []
     sizes = prepare_climbmix(folder, shards=2, report=said.append)
     assert sizes == {name: len(hub.files[name]) for name in names(2)}
-    assert [path.name for path in sorted(folder.iterdir())] == sorted(names(2))
+    assert [path.name for path in sorted(folder.iterdir())] == [".lock", *sorted(names(2))]
     assert said[-1] == "shard_06542.parquet is there (3 of 3)"
     asked = len(hub.asked)
     assert prepare_climbmix(folder, shards=2, report=ignore) == sizes
@@ -116,7 +116,7 @@ def test_a_file_the_hub_does_not_have(hub, tmp_path):
 
 
 def test_a_broken_transfer_goes_on_from_where_it_broke_off(hub, tmp_path):
-    hub.files["shard_00000.parquet"] = random.Random(1).randbytes(3_000_000)
+    hub.files["shard_00000.parquet"] = shard([random.Random(1).randbytes(1_500_000).hex()], compression="none")
     hub.manner = "broken"
     module.fetch("shard_00000.parquet", tmp_path)
     assert (tmp_path / "shard_00000.parquet").read_bytes() == hub.files["shard_00000.parquet"]
@@ -129,6 +129,9 @@ def test_another_try_is_made(hub, tmp_path, monkeypatch):
 
     def flaky(*given):
         tries.append(given)
+        given[3].mkdir(exist_ok=True)
+        (given[3] / f"part{len(tries)}").touch()
+        assert len(list(given[3].glob("part*"))) == len(tries)  # what came before is still there
         if len(tries) < 3:
             raise download.NotHereError("the line is down")
         download.download(*given)
@@ -146,6 +149,41 @@ def test_another_hash_is_refused(hub, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*shard*"))
     hub.manner = "well"
     module.fetch("shard_00000.parquet", tmp_path)
+
+
+def test_what_is_no_parquet_file_is_refused_where_the_hub_gives_no_hash(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TRIES", 1)
+    hub.manner, whole = "unhashed", hub.files["shard_00000.parquet"]
+    hub.files["shard_00000.parquet"] = whole[:-9]
+    with pytest.raises(OmniError, match="it is no whole parquet file"):
+        module.fetch("shard_00000.parquet", tmp_path)
+    hub.files["shard_00000.parquet"] = whole
+    module.fetch("shard_00000.parquet", tmp_path)
+    assert (tmp_path / "shard_00000.parquet").read_bytes() == whole
+
+
+def test_a_file_that_was_cut_off_is_fetched_again(hub, tmp_path):
+    prepare_climbmix(tmp_path, shards=1, report=ignore)
+    (tmp_path / "shard_00000.parquet").write_bytes(hub.files["shard_00000.parquet"][:-9])
+    hub.asked.clear()
+    prepare_climbmix(tmp_path, shards=1, report=ignore)
+    assert (tmp_path / "shard_00000.parquet").read_bytes() == hub.files["shard_00000.parquet"]
+    assert not any("shard_06542" in asked for asked in hub.asked)
+
+
+def test_two_that_prepare_at_once_fetch_each_file_once(hub, tmp_path, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(module, "download", lambda *given: (fetched.extend(given[2]), download.download(*given)))
+    threads = [
+        threading.Thread(target=prepare_climbmix, args=(tmp_path,), kwargs={"shards": 1, "report": ignore})
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert fetched == names(1)
+    assert {path.name for path in tmp_path.glob("shard*")} == set(names(1))
 
 
 def test_no_answer(hub, tmp_path, monkeypatch):

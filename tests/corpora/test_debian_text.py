@@ -10,20 +10,36 @@ import tarfile
 import pyarrow.parquet as pq
 import pytest
 
-from omni.data import debian_text as module
-from omni.data.debian_text import DebianText, bible, prepare_debian_text, read_dialogue
+from omni.corpora import debian_text as module
+from omni.corpora.debian_text import DebianText, bible, prepare_debian_text, read_dialogue
 from omni.errors import OmniError
 
+# Where the network is down, update says so and is content, unless it is told not to be; the lists are then empty.
 APT_GET = """#!/bin/sh
 echo "$@" >> {folder}/asked
+[ "$LC_ALL" = C ] || {{ echo "E: Paket kann nicht gefunden werden" >&2; exit 100; }}
 eval "what=\\${{$#}}"
-[ "$what" = update ] && exit 0
-if [ -e {folder}/down ]; then echo "E: Failed to fetch" >&2; exit 100; fi
+if [ "$what" = update ]; then
+    [ -e {folder}/down ] || exit 0
+    case "$*" in *Error-Mode=any*) echo "E: Failed to fetch http://deb/InRelease" >&2; exit 100 ;; esac
+    echo "W: Failed to fetch http://deb/InRelease" >&2; exit 0
+fi
+if [ -e {folder}/down ]; then
+    case "$*" in *Dir::State=*) echo "E: Unable to locate package ${{what%%=*}}" >&2; exit 100 ;; esac
+    echo half > cut_off.deb; echo "E: Failed to fetch http://deb/$what.deb" >&2; exit 100
+fi
 file={folder}/archive/$(echo "$what" | sed 's/=/_/; s/:/%3a/')_all.deb
 case "$what" in *=*) ;; *) file=$(ls {folder}/archive/"$what"_*.deb 2>/dev/null) ;; esac
-if [ -e "$file" ]; then cp "$file" .; else echo "E: Unable to locate package $what" >&2; exit 100; fi
+[ -e "$file" ] && exec cp "$file" .
+if ls {folder}/archive/"${{what%%=*}}"_*.deb >/dev/null 2>&1; then
+    echo "E: Version '${{what#*=}}' for '${{what%%=*}}' was not found" >&2
+else
+    echo "E: Unable to locate package ${{what%%=*}}" >&2
+fi
+exit 100
 """
-DPKG_DEB = '#!/bin/sh\n[ "$1" = --fsys-tarfile ] && cat "$2"\n'
+# A package that was cut off ends with a mark, at which the archive ends too, without a word to tar.
+DPKG_DEB = '#!/bin/sh\n[ "$1" = --fsys-tarfile ] && cat "$2" && ! grep -q "cut off here" "$2"\n'
 QUIP = "It is not the fall that hurts you, my friend, it is the sudden stop that comes at the end of it ({})."
 PAGE = "<h1>Title</h1>" + "".join(f"<p>{QUIP.format(f'page {i}')}</p>" for i in range(3))
 PACKAGES = {
@@ -75,6 +91,10 @@ class World:
         self.said.clear()
         paths = {"packages": f"{self.folder}/list.json", "dialogue": f"{self.folder}/dialogue.jsonl.gz"}
         return prepare_debian_text(self.folder / "text", report=self.said.append, **paths)
+
+    def package(self, name):
+        (path,) = (self.folder / "archive").glob(f"{name}_*.deb")
+        return path
 
     def asked(self):
         path = self.folder / "asked"
@@ -137,7 +157,7 @@ def test_a_package_that_is_there_is_not_fetched_when_another_failed(world):
     world.list[0], world.list[1] = world.list[1], world.list[0]
     (world.folder / "down").touch()
     with pytest.raises(OmniError, match=r"anarchism: apt-get could not download it: E: Failed to fetch.*by hand"):
-        world.prepare()
+        world.prepare()  # a dead network is not a release without the package
     assert list((world.folder / "text" / "packages").iterdir()) == []
     (world.folder / "kept").rename(world.folder / "text" / "packages" / "anarchism_15.3-3_all.deb")
     (world.folder / "down").unlink()
@@ -169,7 +189,7 @@ def test_another_version_is_taken_and_told(world):
     facts = world.prepare()
     assert facts["packages"]["fortunes"]["file"] == "fortunes_1%3a1.99_all.deb"
     assert any("is another version than the listed 1:1.98" in line for line in world.said)
-    assert any("Dir::State=" in line for line in world.asked())  # fresh lists were asked before
+    assert sum(line.endswith(" update") for line in world.asked()) == 1  # fresh lists were asked before
 
 
 def test_a_package_this_release_lacks_is_left_out_and_told(world):
@@ -177,9 +197,15 @@ def test_a_package_this_release_lacks_is_left_out_and_told(world):
     facts = world.prepare()
     assert facts["missing"] == ["linux-doc-6.1"]
     assert "linux-doc-6.1 is left out: this release has no such package" in world.said
-    world.publish("linux-doc-6.1", world.list[0]["version"], {})
-    world.list[-1]["sha256"] = hashlib.sha256(tar({})).hexdigest()
-    assert world.prepare()["missing"] == []
+    world.list.append(world.list[0] | {"name": "dict-wn"})
+    (world.folder / "asked").unlink()
+    assert world.prepare()["missing"] == ["dict-wn", "linux-doc-6.1"]
+    assert sum(line.endswith(" update") for line in world.asked()) == 1  # one for both
+    world.list[-2] = world.publish("linux-doc-6.1", "6.1-1", {"usr/html/admin/a.html": PAGE.replace("page", "doc")})
+    assert world.prepare()["missing"] == ["dict-wn"]
+    world.list = world.list[-1:]
+    with pytest.raises(OmniError, match="this release has none of its packages"):
+        world.prepare()
 
 
 def test_a_damaged_package_is_named(world):
@@ -187,6 +213,48 @@ def test_a_damaged_package_is_named(world):
     (world.folder / "archive" / "fortunes_1%3a1.99_all.deb").write_bytes(b"!<arch> not a package" * 40)
     with pytest.raises(OmniError, match=r"fortunes_1%3a1.99_all.deb: cannot be unpacked"):
         world.prepare()
+
+
+def test_a_package_that_was_cut_off_is_no_shorter_one(world):
+    world.list[0]["version"] = "1:1.98"
+    path = world.package("fortunes")
+    path.write_bytes(path.read_bytes() + b"cut off here")
+    with pytest.raises(OmniError, match=r"fortunes_1%3a1.99_all.deb: cannot be unpacked \(dpkg-deb ended with 1\)"):
+        world.prepare()
+
+
+def test_the_listed_version_is_taken_where_there_are_several(world):
+    world.prepare()
+    (world.folder / "text" / "packages" / "fortunes_1%3a9_all.deb").write_bytes(b"another, which sorts behind it")
+    assert world.prepare()["packages"]["fortunes"]["file"] == "fortunes_1%3a1.99_all.deb"
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("dict-wn", {"usr/wn.dict.dz": gzip.compress(b"word\n    n 1: \n"), "usr/wn.index": "word\tA\tZ"}),
+        ("dict-wn", {"usr/wn.dict.dz": gzip.compress(b"word"), "usr/wn.index": "word\tA*\tB"}),
+        ("dict-wn", {"usr/wn.dict.dz": b"not gzip", "usr/wn.index": ""}),
+        ("dict-wn", {"usr/wn.index": ""}),
+        ("bible-kjv-text", {"usr/bible.data": b"\0" * 0x5B + b"\1" + b"\0\0\0\x60" + b"no compress"}),
+        ("bible-kjv-text", {"usr/elsewhere": ""}),
+        ("cataclysm-dda-data", {"usr/cataclysm-dda/json/a.json": "{"}),
+        ("fortunes", {"usr/share/games/fortunes/wisdom": "Short."}),
+    ],
+)
+def test_a_package_that_its_cleaner_does_not_know_is_named(world, name, files):
+    for path in (world.folder / "archive").glob(f"{name}_*"):
+        path.unlink()
+    world.list = [world.publish(name, "2", files)]
+    with pytest.raises(OmniError, match=rf"^{name}: .*/{name}_2_all.deb is not what its cleaner was made for \("):
+        world.prepare()
+
+
+def test_a_package_without_a_cleaner_is_refused_before_anything_is_fetched(world):
+    world.list.append(world.list[0] | {"name": "vim"})
+    with pytest.raises(OmniError, match="vim: there is no cleaner for it"):
+        world.prepare()
+    assert not world.asked()
 
 
 def test_without_apt_the_error_says_what_else_there_is(world, monkeypatch):
@@ -200,12 +268,15 @@ def test_without_the_list_the_error_names_it(tmp_path):
         prepare_debian_text(tmp_path, report=print, packages="none.json")
 
 
-def test_the_lines_of_the_dialogue(world):
-    assert read_dialogue(f"{world.folder}/dialogue.jsonl.gz") == [
-        "Could I have a hamburger?",
-        "Go away!",
-        "You can't fly.",
-    ]
+def test_the_lines_of_the_dialogue_without_those_that_are_held_out(world):
+    world.prepare()
+    assert set(read_dialogue(world.folder / "text")) == {"Could I have a hamburger?", "Go away!", "You can't fly."}
+    texts = {f"Joe: Said twice.\nJoe: Said {number} times.": "amazon_queen" for number in range(400)}
+    module.write(texts | {"Said: in a fortune": "fortunes"}, world.folder / "text")
+    lines = read_dialogue(world.folder / "text")
+    assert "Said twice." not in lines
+    assert 380 < len(lines) < 400
+    assert "Said 1 times." in lines
 
 
 def test_the_bible_is_unpacked():

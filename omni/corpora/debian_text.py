@@ -17,67 +17,71 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omni.atomic import replace_text, replacing
-from omni.data import debian_markup as markup
-from omni.data.debian_packages import Package, fetch, members, sha256
-from omni.data.documents import DOCUMENT, TextFiles, group_paragraphs
-from omni.data.game_text import GAMES
+from omni.corpora import debian_markup as markup
+from omni.corpora.debian_packages import Files, Package, fetch_packages, members
+from omni.corpora.game_text import GAMES
+from omni.data.documents import HELD_OUT, TextFiles
+from omni.data.fingerprint import sha256_of
+from omni.data.paragraphs import DOCUMENT, group_paragraphs
 from omni.data.text import Corpus
 from omni.errors import OmniError
 
 PACKAGES = "data/debian_text.json"
+"""Which packages, with their licences and hashes."""
 DIALOGUE = "data/amazon_queen.jsonl.gz"
+"""The manifest whose train lines are read as dialogue."""
 RECIPE = 2
 """Raised by whoever changes what the documents are made of: `prepare` then makes them again."""
-HELD_OUT = 100
-"""One document in so many is held out, chosen by its own hash: the same one whatever else is in the corpus."""
 TYPEWRITER = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "…": "...", "\u00ad": None})
 """Half the sources have typographic quotation marks; a small model learns one kind."""
 FILES = ("documents.parquet", "held_out.parquet")
-Files = list[tuple[str, bytes]]
 
 
 class DebianText(Corpus):
-    """The prepared documents in `folder`; `packages` and `dialogue` are what they are made of."""
+    """The prepared documents in `folder`."""
 
-    def __init__(self, *, folder: str, packages: str = PACKAGES, dialogue: str = DIALOGUE):
+    def __init__(self, *, folder: str):
         super().__init__(path=[str(Path(folder) / name) for name in FILES])
-        self.folder, self.packages, self.dialogue = folder, packages, dialogue
+        self.folder = Path(folder)
 
     def documents(self, split: str, seed: int = 0) -> TextFiles:
         """The documents of "train" or "val". Raises OmniError when they are not there."""
-        if not read_facts(Path(self.folder)):
+        if not read_facts(self.folder):
             raise OmniError(f"{self.folder}: the text is not there. Run: python -m omni.prepare dataset=debian_text")
         return super().documents(split, seed)
 
-    @staticmethod
-    def prepare(*, folder: str, packages: str, dialogue: str, report: Callable[[str], None], **_: Any) -> None:
+    def prepare(self, report: Callable[[str], None]) -> None:
         """See `prepare_debian_text`."""
-        prepare_debian_text(folder, report=report, packages=packages, dialogue=dialogue)
+        prepare_debian_text(self.folder, report=report)
 
 
 def prepare_debian_text(
-    folder: str | Path,
-    *,
-    report: Callable[[str], None],
-    packages: str = PACKAGES,
-    dialogue: str = DIALOGUE,
+    folder: Path, *, report: Callable[[str], None], packages: str | None = None, dialogue: str | None = None
 ) -> dict[str, Any]:
     """Fetch the packages, clean them and write documents.parquet, held_out.parquet and facts.json into `folder`.
 
-    What is there already is not fetched or made again; all needs apt-get and dpkg-deb, nothing needs root.
+    One document in HELD_OUT is held out, chosen by its own hash: the same one whatever else is in the corpus. What is
+    there already is not fetched or made again; all needs apt-get and dpkg-deb, nothing needs root.
+
+    Args:
+        packages, dialogue: instead of PACKAGES and DIALOGUE.
+
     Returns the facts: packages as fetched and those missing, and documents and megabytes a source.
     Raises OmniError for what cannot be fetched, or is not what the list says.
     """
-    folder = Path(folder)
+    packages, dialogue = packages or PACKAGES, dialogue or DIALOGUE
+    listed = {row["name"]: Package(**row) for row in json.loads(shipped(packages))}
+    if unknown := listed.keys() - SOURCES.keys():
+        raise OmniError(f"{packages}: {', '.join(sorted(unknown))}: there is no cleaner for it, see SOURCES")
     (folder / "packages").mkdir(parents=True, exist_ok=True)
-    listed = [Package(**row) for row in json.loads(shipped(packages))]
-    found = {package.name: fetch(package, folder / "packages", report) for package in listed}
-    fetched = {name: path for name, path in found.items() if path is not None}
+    fetched = fetch_packages(listed.values(), folder / "packages", report)
+    if not fetched:
+        raise OmniError(f"{packages}: this release has none of its packages; put .deb files into {folder}/packages")
     facts = {
         "recipe": RECIPE,
         "dialogue": hashlib.sha256(shipped(dialogue)).hexdigest(),
-        "missing": sorted(found.keys() - fetched.keys()),
-        "packages": {name: {"file": path.name, "sha256": sha256(path)} for name, path in fetched.items()},
+        "missing": sorted(listed.keys() - fetched.keys()),
+        "packages": {name: {"file": path.name, "sha256": sha256_of(path)} for name, path in fetched.items()},
     }
     known = read_facts(folder)
     if known and all(known.get(key) == value for key, value in facts.items()):
@@ -86,15 +90,31 @@ def prepare_debian_text(
     texts: dict[str, str] = {text: "amazon_queen" for text in dialogue_documents(dialogue)}
     for name, path in fetched.items():
         report(f"cleaning {name}")
-        pattern, documents = SOURCES[name]
-        for text in documents(list(members(path, pattern))):
-            texts.setdefault(text.translate(TYPEWRITER), name)  # what two sources share counts once
+        for text in clean(name, path):
+            texts.setdefault(text, name)  # what two sources share counts once
     (folder / "facts.json").unlink(missing_ok=True)  # whoever stops here leaves no pair of files that do not belong
     facts["sources"] = write(texts, folder)
     replace_text(folder / "facts.json", json.dumps(facts, indent=2) + "\n")
     for source, fact in facts["sources"].items():
         report(f"{source}: {fact['megabytes']:.1f} MB in {fact['documents'] + fact['held_out']} documents")
     return facts
+
+
+def clean(name: str, path: Path) -> list[str]:
+    """The documents of a package. Raises OmniError when it is not what its cleaner was made for."""
+    pattern, documents = SOURCES[name]
+    try:
+        texts = [text.translate(TYPEWRITER) for text in documents(list(members(path, pattern)))]
+        if not texts:
+            raise LookupError("it holds no document")
+    except OmniError:
+        raise
+    except Exception as error:  # another version may hold anything
+        raise OmniError(
+            f"{name}: {path} is not what its cleaner was made for ({type(error).__name__}: {error}). Put the listed "
+            f"version in its place, or take {name} out of the list."
+        ) from error
+    return texts
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -146,9 +166,20 @@ def bible(files: Files) -> Iterator[str]:
     return markup.bible_documents(text.decode("latin-1"))
 
 
-def read_dialogue(path: str) -> list[str]:
-    """The lines of the game's dialogue, each once. See `spoken_rows`."""
-    return list(dict.fromkeys(row["text"] for row in spoken_rows(path)))
+def read_source(folder: Path, source: str, name: str = "documents.parquet") -> list[str]:
+    """The documents of one source in a prepared folder."""
+    return pq.read_table(folder / name, filters=[("source", "==", source)]).column("text").to_pylist()
+
+
+def read_dialogue(folder: Path) -> list[str]:
+    """The lines of the game's dialogue in a prepared folder, each once, without those in held-out documents."""
+
+    def lines(name: str) -> dict[str, None]:
+        documents = "\n".join(read_source(folder, "amazon_queen", name))
+        return dict.fromkeys(line.partition(": ")[2] for line in documents.splitlines())
+
+    held_out = lines("held_out.parquet")
+    return [line for line in lines("documents.parquet") if line not in held_out]
 
 
 def spoken_rows(path: str) -> list[dict[str, Any]]:
