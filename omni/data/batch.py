@@ -29,6 +29,13 @@ class Batch:
     names: list[str]
     kind: str | None = None
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, and positions a row: text, and soft tokens that are there already."""
+        soft = self.inputs["audio_features"].size(1) if "audio_features" in self.inputs else 0
+        rows, letters = self.inputs["idx_BL"].shape
+        return rows, soft + letters
+
 
 def draw(number: int, *, size: int, clips: int, seed: int) -> list[int]:
     """The clips of batch `number`: `size` indices out of an endless run of shuffled epochs.

@@ -38,8 +38,7 @@ class Optimizer(Protocol):
 
 
 class Pass(NamedTuple):
-    """A forward pass in figures: its loss over all its graded tokens, in nats, and what `Batch` tells of it; shape is
-    that of its text, rows and tokens a row."""
+    """A forward pass in figures: its loss over all its graded tokens, in nats, and what `Batch` tells of it."""
 
     nats: float
     graded: int
@@ -162,7 +161,7 @@ class Trainer:
         self.world.add_gradients(self.trainable)  # asked for before anything waits for the device
         nats = torch.stack(sums).tolist()
         own = {
-            number: Pass(value, batch.graded, batch.kind, batch.names, tuple(batch.inputs["idx_BL"].shape))
+            number: Pass(value, batch.graded, batch.kind, batch.names, batch.shape)
             for value, (number, batch) in zip(nats, batches.items(), strict=True)
         }
         told = [item for part in self.world.gather(own) for item in part.items()]

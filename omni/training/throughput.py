@@ -11,7 +11,7 @@ from omni.training.scaling import Sizes, flops_per_token
 
 @dataclass(frozen=True)
 class Throughput:
-    """Per second, of all processes together; padding counts, looks at held-out text and checkpoints do not.
+    """Per second, of all processes together; soft tokens and padding count, looks at held-out text do not.
 
     mfu is the model FLOPs utilisation (Chowdhery et al., 2022): flops as a share of `matmul_rate` times processes.
     """

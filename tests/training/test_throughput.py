@@ -17,15 +17,16 @@ SIZES = Sizes(n_layer=2, n_embd=32, n_head=1, n_kv_head=1, vocab_size=257, seque
 
 
 class Growing:
-    """Two rows a batch, each batch a token longer than the last, from 8."""
+    """Two rows a batch, each batch a token longer than the last, from 8; three of them soft."""
 
     def __init__(self):
         self.length = 7
 
     def __next__(self) -> Batch:
         self.length += 1
-        idx = torch.randint(0, 256, (2, self.length))
-        return Batch({"idx_BL": idx, "targets_BL": idx.roll(-1, 1)}, graded=idx.numel(), names=[])
+        idx = torch.randint(0, 256, (2, self.length - 3))
+        inputs = {"idx_BL": idx, "targets_BL": idx.roll(-1, 1), "audio_features": torch.randn(2, 3, SIZES.n_embd)}
+        return Batch(inputs, graded=idx.numel(), names=[])
 
 
 def trainer(steps: int) -> Trainer:
