@@ -19,8 +19,11 @@ from omni.text.tokenizer import TokenizerError, load_tokenizer
 if TYPE_CHECKING:  # torch is imported when something is built, not when a config is shown
     import torch
 
+    from omni.data.cached import CachedClips
+    from omni.data.clips import Clips
     from omni.data.features import EncodedClips
     from omni.data.feed import Feed
+    from omni.evaluation.hearing import HearingLook
     from omni.evaluation.language import LanguageReport
     from omni.model.omni import Omni
     from omni.text.tokenizer import Tokenizer
@@ -37,7 +40,7 @@ class Built:
     tokenizer: "Tokenizer"
     model: "Omni"
     trainer: "Trainer"
-    evaluate: "LanguageReport | None"
+    evaluate: "LanguageReport | HearingLook | None"
     idle_patterns: list[str]
     init_from: dict[str, str] | None
 
@@ -127,12 +130,39 @@ def build_model(cfg: DictConfig, dtype: "torch.dtype", device: "torch.device") -
     return Omni(encoder=encoder, projector=projector, backbone=backbone).to(device)
 
 
-def build_clips(cfg: DictConfig, model: "Omni", tokenizer: "Tokenizer", device: "torch.device") -> tuple["Feed", None]:
-    """The feed of a stage that hears."""
-    from omni.data.feed import ClipFeed
+def cached_clips(cfg: DictConfig, dataset: "Clips", encoder: Any, tokenizer: "Tokenizer") -> "CachedClips":
+    """A dataset's clips by way of the encoder states on disk."""
+    from omni.data.cached import CachedClips
+    from omni.data.shards import Shards
 
-    name = name_of_tokenizer(cfg.backbone)
-    examples = encoded_clips(key_of(cfg.dataset), key_of(cfg.encoder), name, device, cfg.debug.limit_clips)
+    if not hasattr(encoder, "signature"):
+        raise ConfigError("features: the encoder has no `signature` to know its states by; set features=null")
+    return CachedClips(
+        dataset,
+        shards=Shards(cfg.features, encoder.signature),
+        encoder=encoder,
+        tokenizer=tokenizer,
+        device=next(encoder.parameters()).device,
+        limit=cfg.debug.limit_clips,
+    )
+
+
+def build_clips(
+    cfg: DictConfig, model: "Omni", tokenizer: "Tokenizer", device: "torch.device"
+) -> tuple["Feed", "HearingLook | None"]:
+    """The feed of a stage that hears, and what looks at its model on held-out clips, if it is to be looked at."""
+    from omni.data.feed import ClipFeed
+    from omni.evaluation.hearing import HearingLook
+
+    look = None
+    if cfg.features is None:
+        name = name_of_tokenizer(cfg.backbone)
+        examples = encoded_clips(key_of(cfg.dataset), key_of(cfg.encoder), name, device, cfg.debug.limit_clips)
+    else:
+        examples = cached_clips(cfg, make(cfg.dataset, "dataset"), model.encoder, tokenizer)
+        if cfg.stage.eval_every:
+            held_out = cached_clips(cfg, examples.dataset.of("val"), model.encoder, tokenizer)
+            look = HearingLook(model, held_out, tokenizer=tokenizer)
     feed = ClipFeed(
         examples,
         check_fits=model.check_fits,
@@ -140,7 +170,7 @@ def build_clips(cfg: DictConfig, model: "Omni", tokenizer: "Tokenizer", device: 
         batch_size=cfg.stage.batch_size,
         seed=cfg.seed,
     )
-    return feed, None
+    return feed, look
 
 
 def build_text(

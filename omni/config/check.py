@@ -134,8 +134,8 @@ def misfits(cfg: DictConfig) -> Iterator[str]:
 def misfits_of_stage(cfg: DictConfig) -> Iterator[str]:
     """What a stage that hears and one of text alone each ask for and the other has no use for."""
     if cfg.get("encoder") is not None:
-        if cfg.stage.eval_every:
-            yield "stage.eval_every: a stage that hears is not looked at in between yet; leave it null"
+        if cfg.stage.eval_every and cfg.features is None:
+            yield "stage.eval_every: looks at held-out clips whose states are kept on disk; set features=data/features"
         return
     if cfg.stage.eval_tokens is None:
         yield "stage.eval_tokens: missing, and a stage of text alone is judged by them; set it, or take stage=w0_base"

@@ -81,6 +81,7 @@ class Train:
     optimizer: Any = MISSING
     logger: dict[str, Any] = field(default_factory=dict)
     stage: Stage = field(default_factory=Stage)
+    features: str | None = None
     debug: Debug = field(default_factory=Debug)
     sweep: Sweep = field(default_factory=Sweep)
     seed: int = 1

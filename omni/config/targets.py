@@ -118,6 +118,14 @@ class ManifestClips:
 
 
 @dataclass
+class AmazonQueen:
+    _target_: str = "omni.corpora.amazon_queen.AmazonQueen"
+    folder: str = MISSING
+    split: str = MISSING
+    max_cer: float | None = None
+
+
+@dataclass
 class Corpus:
     _target_: str = "omni.data.text.Corpus"
     path: Any = MISSING
@@ -201,6 +209,7 @@ TARGETS = {
         GPT,
         AudioSmoke,
         ManifestClips,
+        AmazonQueen,
         Corpus,
         DebianText,
         ClimbMix,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omni.config.build import build_model, build_tokenizer
+from omni.config.build import build_model, build_tokenizer, cached_clips, make
 from omni.config.check import ConfigError, check
 from omni.config.device import import_torch, pick_device, pick_dtype
 from omni.config.render import load, self_contained
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from omni.data.cached import CachedClips
     from omni.model.omni import Omni
     from omni.text.tokenizer import Tokenizer
 
@@ -71,6 +72,19 @@ def load_trained(source: str, *, device: str = "auto", precision: str = "auto") 
         model = Omni(encoder=None, projector=None, backbone=backbone).to(on)
     model.backbone.to(dtype)  # nothing trains any more, so nothing needs fp32 masters
     return Trained(source, model.eval(), tokenizer)
+
+
+def held_out_clips(source: str, trained: Trained, split: str) -> "CachedClips":
+    """The clips of a split of the data set that a run was trained on.
+
+    Raises:
+        ConfigError: the run is of text alone, or keeps no encoder states on disk.
+    """
+    run = Path(source).expanduser()
+    cfg = load(run.parents[1] if run.parent.name == "checkpoints" else run)
+    if trained.model.encoder is None or cfg.features is None:
+        raise ConfigError(f"run: {source} has no ears, or no `features`: what it hears is not kept on disk")
+    return cached_clips(cfg, make(cfg.dataset, "dataset").of(split), trained.model.encoder, trained.tokenizer)
 
 
 def find_checkpoint(path: Path) -> Path | None:

@@ -14,8 +14,8 @@ from omni.data.fingerprint import sha256_of
 from omni.errors import OmniError
 
 NEEDED = (
-    "debian_text needs apt-get and dpkg-deb, which Debian and Ubuntu have. Elsewhere take dataset=climbmix, or files "
-    "of your own."
+    "This data set comes in Debian packages, and there is no apt-get or dpkg-deb to fetch and open them. Take another: "
+    "dataset=climbmix or text of your own, clips of your own by dataset=manifest."
 )
 APT = "-q -o APT::Sandbox::User=root -o Acquire::Retries=2 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20"
 Files = list[tuple[str, bytes]]

@@ -14,6 +14,9 @@ from torch.nn.utils.rnn import pad_sequence
 from omni.data.features import Example
 from omni.text.tokenizer import IGNORE
 
+POOL = 16
+"""Batches whose clips are sorted by length together: padding falls, and order stays random enough."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -47,7 +50,23 @@ def draw(number: int, *, size: int, clips: int, seed: int) -> list[int]:
     return [orders[position // clips][position % clips] for position in positions]
 
 
-@lru_cache(maxsize=2)  # an epoch is asked for once a batch
+def draw_alike(number: int, *, size: int, lengths: tuple[int, ...], seed: int) -> list[int]:
+    """As `draw`, of clips of like length: each epoch is cut into pieces of `POOL` batches, sorted, and its batches
+    shuffled. One batch of an epoch may be smaller."""
+    epoch, place = divmod(number, -(-len(lengths) // size))
+    return list(alike(size, lengths, seed, epoch)[place])
+
+
+@lru_cache(maxsize=2)
+def alike(size: int, lengths: tuple[int, ...], seed: int, epoch: int) -> list[tuple[int, ...]]:
+    order, batches = shuffled(len(lengths), seed, epoch), []
+    for first in range(0, len(order), POOL * size):
+        pool = sorted(order[first : first + POOL * size], key=lambda clip: lengths[clip])
+        batches += [tuple(pool[i : i + size]) for i in range(0, len(pool), size)]
+    return [batches[i] for i in shuffled(len(batches), seed, -1 - epoch)]
+
+
+@lru_cache(maxsize=4)  # an epoch is asked for once a batch
 def shuffled(clips: int, seed: int, epoch: int) -> tuple[int, ...]:
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return tuple(torch.randperm(clips, generator=generator).tolist())

@@ -4,6 +4,7 @@ A dataset is anything with a length whose items are `Sample`s; to add one, write
 and name it in a YAML (see the README).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,33 +25,30 @@ class Sample:
     text: str
 
 
-class ManifestClips:
-    """The clips of one split of a manifest, read when asked for.
+class Clips:
+    """Clips of a manifest, read when asked for.
 
     Args:
-        path: the manifest, JSON lines.
-        split: the split to take.
+        clips: which.
+        source: the manifest, for errors.
         min_seconds, max_seconds: shorter and longer clips are refused.
 
     Raises:
-        ManifestError: a bad row, an unknown split, an audio file that does not exist.
         AudioError: from an item, when its file cannot be read or holds nothing audible.
     """
 
-    def __init__(self, *, path: str, split: str = "train", min_seconds: float = 0.1, max_seconds: float = 120.0):
-        self.path, self.min_seconds, self.max_seconds = Path(path), min_seconds, max_seconds
-        self.clips = select_split(read_manifest(path), split)
-        self.fingerprint = fingerprint(clip.id for clip in self.clips)
-        missing = [clip for clip in self.clips if not exists(clip.audio)]
-        if missing:
-            shown = "".join(f"\n  {clip.id}: {clip.audio}" for clip in missing[:10])
-            raise ManifestError(
-                f"{path}: {len(missing)} of {len(self.clips)} audio files do not exist (field 'audio'; a relative "
-                f"path starts at the manifest's folder):{shown}"
-            )
+    def __init__(self, clips: Sequence[Clip], *, source: Path, min_seconds: float, max_seconds: float):
+        self.clips, self.source = clips, source
+        self.min_seconds, self.max_seconds = min_seconds, max_seconds
+        self.fingerprint = fingerprint(clip.id for clip in clips)
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def key(self, index: int) -> str:
+        """The SHA-256 of a clip's file, or of its part of one. Raises AudioError when it cannot be read."""
+        clip = self.clips[index]
+        return clip.sha256 or hash_of(clip)
 
     def __getitem__(self, index: int) -> Sample:
         clip = self.clips[index]
@@ -59,8 +57,32 @@ class ManifestClips:
             waveform = read(clip.audio, offset=clip.offset, bytes=clip.bytes, max_seconds=self.max_seconds)
             check_audible(waveform, min_seconds=self.min_seconds, what=str(clip.audio))
         except AudioError as error:
-            raise AudioError(f"{self.path}: clip {clip.id!r}: {error}") from error
+            raise AudioError(f"{self.source}: clip {clip.id!r}: {error}") from error
         return Sample(clip.id, waveform, clip.text)
+
+
+class ManifestClips(Clips):
+    """The clips of one split of a manifest.
+
+    Args:
+        path: the manifest, JSON lines.
+        split: the split to take.
+        min_seconds, max_seconds: see `Clips`.
+
+    Raises:
+        ManifestError: a bad row, an unknown split, an audio file that does not exist.
+    """
+
+    def __init__(self, *, path: str, split: str = "train", min_seconds: float = 0.1, max_seconds: float = 120.0):
+        clips = select_split(read_manifest(path), split)
+        super().__init__(clips, source=Path(path), min_seconds=min_seconds, max_seconds=max_seconds)
+        missing = [clip for clip in self.clips if not exists(clip.audio)]
+        if missing:
+            shown = "".join(f"\n  {clip.id}: {clip.audio}" for clip in missing[:10])
+            raise ManifestError(
+                f"{path}: {len(missing)} of {len(self.clips)} audio files do not exist (field 'audio'; a relative "
+                f"path starts at the manifest's folder):{shown}"
+            )
 
 
 def exists(path: Path) -> bool:
@@ -72,14 +94,16 @@ def exists(path: Path) -> bool:
 
 def check_hash(clip: Clip) -> None:
     """Raise AudioError when the manifest knows the SHA-256 of the clip's bytes and they are others."""
-    if clip.sha256 is None:
-        return
+    if clip.sha256 is not None and (found := hash_of(clip)) != clip.sha256:
+        raise AudioError(f"{clip.audio}: its sha256 is {found}, not the manifest's {clip.sha256}. Fetch it again.")
+
+
+def hash_of(clip: Clip) -> str:
+    """The SHA-256 of a clip's bytes. Raises AudioError."""
     try:
-        found = sha256_of(clip.audio, clip.offset, clip.bytes)
+        return sha256_of(clip.audio, clip.offset, clip.bytes)
     except OSError as error:
         raise AudioError(f"{clip.audio}: cannot be read ({error.strerror}). Check its rights.") from error
-    if found != clip.sha256:
-        raise AudioError(f"{clip.audio}: its sha256 is {found}, not the manifest's {clip.sha256}. Fetch it again.")
 
 
 def audio_smoke(*, folder: str) -> ManifestClips:

@@ -5,6 +5,7 @@ Shape letters: K encoder layers kept, T encoder frames, D encoder width, L text 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,14 @@ class Example:
     id: str
     states_KTD: Tensor
     ids_L: Tensor
+
+
+class Measured(NamedTuple):
+    """A clip's id, its frames, and its text's tokens."""
+
+    id: str
+    frames: int
+    tokens: int
 
 
 class EncodedClips:
@@ -83,9 +92,10 @@ class EncodedClips:
         states_KTD = states_BKTD[0, :, : int(lengths_B[0])].clone()  # a view would keep what is cut off in memory
         return Example(sample.id, states_KTD, torch.tensor(ids, device=self.device))
 
-    def encode_ahead(self, indices: Iterable[int]) -> Iterator[Example]:
+    def encode_ahead(self, indices: Iterable[int]) -> Iterator[Measured]:
         """Encode the clips a run will use, as far as memory goes, so that a bad one is met early; yields each."""
         for index in dict.fromkeys(indices):
-            yield self[index]
+            example = self[index]
+            yield Measured(example.id, example.states_KTD.size(1), len(example.ids_L))
             if index not in self.kept:  # the memory is full: from here on clips are encoded when they are used
                 return

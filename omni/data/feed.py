@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from omni.data.batch import Batch, collate, draw
-from omni.data.features import EncodedClips, Example
+from omni.data.batch import Batch, collate, draw, draw_alike
+from omni.data.cached import CachedClips
+from omni.data.features import EncodedClips
 from omni.data.fingerprint import refuse_other_data
 
 
@@ -62,7 +63,7 @@ class ClipFeed(Numbered):
 
     def __init__(
         self,
-        examples: EncodedClips,
+        examples: EncodedClips | CachedClips,
         *,
         check_fits: Callable[..., None],
         bos: int,
@@ -73,26 +74,33 @@ class ClipFeed(Numbered):
         self.fingerprint = getattr(examples, "fingerprint", "")
         self.bos, self.batch_size, self.seed = bos, batch_size, seed
 
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        return getattr(self.examples, "skipped", {})
+
     def indices(self, number: int) -> list[int]:
-        """The clips of batch `number`."""
+        """The clips of batch `number`: of like length, where lengths are known."""
+        if (lengths := getattr(self.examples, "lengths", None)) is not None:
+            return draw_alike(number, size=self.batch_size, lengths=lengths, seed=self.seed)
         return draw(number, size=self.batch_size, clips=len(self.examples), seed=self.seed)
 
-    def encode_ahead(self, batches: int) -> Iterator[Example]:
-        """Encode what the next `batches` need, as far as memory goes, so that a bad clip is met early; yields each."""
-        for example in self.examples.encode_ahead(self.needed(batches)):
-            yield self.checked(example)
+    def encode_ahead(self, batches: int) -> Iterator[str]:
+        """Encode what the next `batches` need, as far as memory or disk goes, so that a bad clip is met early; yields
+        each one's id."""
+        for clip in self.examples.encode_ahead(self.needed(batches)):
+            self.check_fits(clip.id, frames=clip.frames, tokens=clip.tokens)
+            yield clip.id
 
     def needed(self, batches: int) -> list[int]:
         """The clips that the next `batches` are made of."""
         numbers = range(self.number, self.number + batches)
         return sorted({index for number in numbers for index in self.indices(number)})
 
-    def checked(self, example: Example) -> Example:
-        self.check_fits(example.id, frames=example.states_KTD.size(1), tokens=len(example.ids_L))
-        return example
-
     def __next__(self) -> Batch:
-        batch = collate([self.checked(self.examples[i]) for i in self.indices(self.number)], bos=self.bos)
+        examples = [self.examples[i] for i in self.indices(self.number)]
+        for example in examples:
+            self.check_fits(example.id, frames=example.states_KTD.size(1), tokens=len(example.ids_L))
+        batch = collate(examples, bos=self.bos)
         self.number += 1
         return batch
 

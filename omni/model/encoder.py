@@ -67,6 +67,12 @@ class FrozenWhisper(nn.Module):
         self.n_states = len(self.layers)
         self.to(DTYPES[dtype]).requires_grad_(False).eval()
 
+    @property
+    def signature(self) -> dict[str, object]:
+        """All that its states depend on besides the sound."""
+        dtype = str(self.whisper.dtype).removeprefix("torch.")
+        return {"weights": self.sha256, "context": self.context, "layers": list(self.layers), "dtype": dtype}
+
     def train(self, mode: bool = True) -> "FrozenWhisper":
         """Stays in eval mode: a trainer that wakes the whole pipeline must not wake this."""
         return super().train(False)

@@ -265,6 +265,8 @@ class GPT(nn.Module):
         of `before_BC`, if there is one."""
         if before_BC is not None:
             return self.smear(torch.cat([before_BC[:, None], x_BLC], dim=1))[:, 1:]
+        if x_BLC.size(1) == 1:  # oneDNN has no backward pass for nothing
+            return x_BLC
         current, previous = x_BLC[:, 1:], x_BLC[:, :-1]
         gate = self.smear_lambda.to(x_BLC.dtype) * torch.sigmoid(self.smear_gate(current[..., :SMEAR_CHANNELS]))
         return torch.cat([x_BLC[:, :1], current + gate * previous], dim=1)

@@ -107,7 +107,7 @@ TEXT = ("stage=w0_base", "dataset=text", "dataset.path=a.txt", "backbone=gpt_d2"
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["stage.eval_every=10"], "stage.eval_every: a stage that hears is not looked at in between yet"),
+        (["stage.eval_every=10"], "stage.eval_every: looks at held-out clips whose states are kept on disk"),
         (["~encoder", "~projector"], "stage.eval_tokens: missing, and a stage of text alone is judged by them"),
         ([*TEXT, "debug.limit_clips=1"], "debug.limit_clips: there are no clips in a stage of text alone"),
         (["backbone.init_from=nowhere"], "backbone.init_from: nowhere is not there; name a run,"),

@@ -259,7 +259,7 @@ def test_a_package_without_a_cleaner_is_refused_before_anything_is_fetched(world
 
 def test_without_apt_the_error_says_what_else_there_is(world, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(OmniError, match=r"needs apt-get and dpkg-deb.*dataset=climbmix"):
+    with pytest.raises(OmniError, match=r"no apt-get or dpkg-deb.*dataset=climbmix"):
         world.prepare()
 
 

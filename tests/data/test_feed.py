@@ -138,7 +138,7 @@ def test_spelled_and_spoken_sentences_are_cut_finer_and_lose_capitals_and_commas
 
 def test_another_data_set_than_the_checkpoints_is_refused(tmp_path):
     whole = audio_smoke(folder=str(tmp_path))
-    lines = whole.path.read_text().splitlines()
+    lines = whole.source.read_text().splitlines()
     (tmp_path / "other.jsonl").write_text("\n".join([*lines[:-1], lines[-1].replace('"id": "', '"id": "x')]))
     other = ManifestClips(path=str(tmp_path / "other.jsonl"))
     assert len(other) == len(whole)

@@ -1,0 +1,101 @@
+"""Clips whose encoder states lie on disk: read when asked for, so that memory does not grow with the data set.
+
+Shape letters: K encoder layers kept, T encoder frames, D encoder width, L text tokens.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from omni.data.clips import Clips
+from omni.data.features import Example, Measured
+from omni.data.fingerprint import fingerprint
+from omni.data.shards import Shards, Wanted
+from omni.errors import OmniError
+from omni.text.tokenizer import Tokenizer
+
+MOST_SKIPPED = 0.01
+"""Of a data set's clips; with more it is not the clips that are damaged."""
+
+
+class CachedClips:
+    """A dataset seen through a frozen encoder, by way of `Shards`. `encode_ahead` comes first.
+
+    Args:
+        dataset: the clips.
+        shards: the states that are there, and where others go.
+        encoder: waveforms to states and lengths.
+        tokenizer: text to ids.
+        device: where states are wanted.
+        limit: use only this many clips, the first ones.
+
+    Attributes:
+        skipped: clips that could not be read, by their id, and why.
+        lengths: frames of each clip, once all are encoded.
+    """
+
+    def __init__(
+        self,
+        dataset: Clips,
+        *,
+        shards: Shards,
+        encoder: Callable[[list[Tensor]], tuple[Tensor, Tensor]],
+        tokenizer: Tokenizer,
+        device: torch.device,
+        limit: int | None = None,
+    ):
+        if not len(dataset):
+            raise OmniError("dataset: holds no clip; check its path, split and filters")
+        self.dataset, self.shards, self.encoder = dataset, shards, encoder
+        self.device = device
+        self.clips = list(range(len(dataset)))[:limit]
+        self.keys = [dataset.key(clip) for clip in self.clips]
+        texts = [dataset.clips[clip].text for clip in self.clips]
+        self.ids = [[tokenizer.bos, *ids] for ids in tokenizer.encode_batch(texts)]
+        self.skipped: dict[str, str] = {}
+        self.lengths: tuple[int, ...] | None = None
+        self.fingerprint = fingerprint(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def encode_ahead(self, indices: Iterable[int] = ()) -> Iterator["Measured"]:
+        """Encode whatever of the data set is not on disk yet, and leave out what cannot be read; yields each clip.
+
+        Raises:
+            OmniError: too many clips cannot be read.
+        """
+        order = sorted(self.clips, key=lambda clip: (self.dataset.clips[clip].seconds or 0.0, clip))
+        wanted = [Wanted(self.keys[clip], lambda clip=clip: self.dataset[clip].waveform) for clip in order]
+        done = 0
+        for there in self.shards.fill(wanted, self.encode):
+            for clip in order[done:there]:
+                if self.keys[clip] in self.shards:
+                    yield self.measured(clip)
+            done = there
+        self.skipped |= {
+            self.dataset.clips[clip].id: self.shards.skipped[self.keys[clip]]
+            for clip in self.clips
+            if self.keys[clip] not in self.shards
+        }
+        if len(self.skipped) > MOST_SKIPPED * len(self.keys):
+            shown = "".join(f"\n  {reason}" for reason in list(self.skipped.values())[:10])
+            raise OmniError(f"dataset: {len(self.skipped)} of {len(self.keys)} clips cannot be read:{shown}")
+        self.clips = [clip for clip in self.clips if self.keys[clip] in self.shards]
+        self.lengths = tuple(self.measured(clip).frames for clip in self.clips)
+
+    @torch.no_grad()
+    def encode(self, waveforms: list[Tensor]) -> list[Tensor]:
+        """States (K, T, D) of each waveform."""
+        states_BKTD, lengths_B = self.encoder([waveform.to(self.device) for waveform in waveforms])
+        return [states[:, :length] for states, length in zip(states_BKTD, lengths_B.tolist(), strict=True)]
+
+    def measured(self, clip: int) -> "Measured":
+        frames = self.shards.places[self.keys[clip]].frames
+        return Measured(self.dataset.clips[clip].id, frames, len(self.ids[clip]))
+
+    def __getitem__(self, index: int) -> Example:
+        clip = self.clips[index]
+        states_KTD = self.shards.read(self.keys[clip]).to(self.device)
+        return Example(self.dataset.clips[clip].id, states_KTD, torch.tensor(self.ids[clip], device=self.device))

@@ -1,0 +1,234 @@
+"""Clips whose states lie on disk: what trains on them cannot tell, and memory does not grow with their number."""
+
+import io
+import tracemalloc
+from types import SimpleNamespace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from omni.data import shards as module
+from omni.data.cached import CachedClips
+from omni.data.clips import Clips, Sample
+from omni.data.features import EncodedClips
+from omni.data.feed import ClipFeed
+from omni.data.manifest import Clip
+from omni.data.shards import Shards
+from omni.errors import OmniError
+from omni.model.encoder import RandomWhisperEncoder
+from omni.model.gpt import GPT
+from omni.model.omni import Omni
+from omni.model.projector import StackMLP
+from omni.text.tokenizer import ByteTokenizer
+from omni.training.loop import Trainer
+from omni.training.optimizer import adamw
+from omni.training.schedule import Schedule
+
+WIDTH = 32
+KEYS = {"tokenizer": ByteTokenizer(), "device": torch.device("cpu")}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Small shards, and one thread: several wait for each other longer than they compute."""
+    monkeypatch.setattr(module, "CLIPS", 8)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Ear:
+    """Hears one number a frame. calls: how many clips came in each call."""
+
+    signature: ClassVar = {"weights": "ear"}
+
+    def __init__(self):
+        self.calls: list[int] = []
+
+    def __call__(self, waveforms):
+        self.calls.append(len(waveforms))
+        frames = torch.tensor([len(waveform) // 320 for waveform in waveforms])
+        states = torch.full((len(waveforms), 1, int(frames.max()), 4), 9.0)
+        for row, (waveform, length) in enumerate(zip(waveforms, frames, strict=True)):
+            states[row, 0, :length] = waveform[: length * 320].view(-1, 320).mean(1)[:, None]
+        return states, frames
+
+
+def dataset(folder, count: int, damaged: tuple[int, ...] = ()) -> Clips:
+    """Noises of 0.1 to 0.3 s in one archive, each with a text of its own."""
+    random, clips, archive = np.random.default_rng(0), [], folder / "sounds.bin"
+    folder.mkdir(exist_ok=True)
+    with archive.open("wb") as file:
+        for number in range(count):
+            sound = io.BytesIO()
+            samples = random.uniform(-0.5, 0.5, 1600 + 320 * int(random.integers(10)))
+            soundfile.write(sound, samples, 16_000, format="WAV")
+            content = b"no sound" * 50 + bytes([number]) if number in damaged else sound.getvalue()
+            where = {"offset": file.tell(), "bytes": len(content)}
+            clips.append(Clip(f"clip{number}", archive, f"number {number}", seconds=len(samples) / 16_000, **where))
+            file.write(content)
+    return Clips(clips, source=folder / "my.jsonl", min_seconds=0.1, max_seconds=1.0)
+
+
+def cached(folder, data, encoder, **keys) -> CachedClips:
+    return CachedClips(data, shards=Shards(folder, encoder.signature), encoder=encoder, **KEYS | keys)
+
+
+def ahead(clips) -> list[str]:
+    return [clip.id for clip in clips.encode_ahead(range(len(clips)))]
+
+
+def feed(examples, check_fits=lambda *_, **__: None) -> ClipFeed:
+    return ClipFeed(examples, check_fits=check_fits, bos=256, batch_size=4, seed=1)
+
+
+def test_each_clip_is_encoded_once_for_all_runs(tmp_path):
+    data, ear = dataset(tmp_path / "data", 20), Ear()
+    first = cached(tmp_path / "states", data, ear, limit=10)
+    assert sorted(ahead(first)) == sorted(clip.id for clip in data.clips[:10])
+    assert ear.calls == [8, 2]
+    second = cached(tmp_path / "states", data, ear)
+    ahead(second)
+    assert sum(ear.calls) == 20
+    third = cached(tmp_path / "states", data, deaf := Ear())
+    assert sorted(ahead(third)) == sorted(ahead(second))
+    assert not deaf.calls
+    for index, sample in enumerate(data):
+        example = third[index]
+        assert (example.id, example.ids_L.tolist()) == (sample.id, [256, *sample.text.encode()])
+        states = example.states_KTD
+        assert states.shape == (1, third.lengths[index], 4)  # no padding of the batch it was encoded in
+        frames = sample.waveform[: states.size(1) * 320].view(-1, 320).mean(1)
+        torch.testing.assert_close(states[0, :, 0].float(), frames, atol=1e-3, rtol=1e-3)
+
+
+def test_a_clip_too_long_for_the_model_is_met_before_training(tmp_path):
+    def refuse(clip_id, *, frames, tokens):
+        if frames > 12:
+            raise OmniError(f"{clip_id}: {frames} frames and {tokens} tokens")
+
+    examples = cached(tmp_path / "states", dataset(tmp_path / "data", 20), Ear())
+    with pytest.raises(OmniError, match=r"clip\d+: 13 frames and (9|10) tokens"):
+        list(feed(examples, refuse).encode_ahead(1))
+
+
+def test_a_damaged_clip_is_skipped_named_and_remembered(tmp_path):
+    data = dataset(tmp_path / "data", 101, damaged=(40,))
+    examples = cached(tmp_path / "states", data, Ear())
+    whole = feed(examples)
+    assert len(list(whole.encode_ahead(1))) == 100
+    assert list(whole.skipped) == ["clip40"]
+    assert "my.jsonl: clip 'clip40': " in whole.skipped["clip40"]
+    assert "is not wav, flac, mp3 or ogg" in whole.skipped["clip40"]
+    assert len(examples) == len(examples.lengths) == 100
+    names = [name for _ in range(25) for name in next(whole).names]
+    assert sorted(names) == sorted(clip.id for clip in data.clips if clip.id != "clip40")
+    assert len(ahead(examples)) == 100  # asked again, it forgets nothing
+    assert list(whole.skipped) == ["clip40"]
+    later = cached(tmp_path / "states", data, ear := Ear())
+    assert len(ahead(later)) == 100
+    assert later.skipped == examples.skipped
+    assert not ear.calls
+    assert [later[i].id for i in range(100)] == [examples[i].id for i in range(100)]
+
+
+def test_with_too_many_damaged_clips_it_is_not_the_clips(tmp_path):
+    data = dataset(tmp_path / "data", 101, damaged=(40, 50))
+    for _ in range(2):  # the first run, and one that remembers
+        examples = cached(tmp_path / "states", data, Ear())
+        with pytest.raises(OmniError, match=r"^dataset: 2 of 101 clips cannot be read:\n.*'clip40'.*\n.*'clip50'"):
+            ahead(examples)
+
+
+def test_an_empty_dataset_is_refused(tmp_path):
+    with pytest.raises(OmniError, match="dataset: holds no clip"):
+        cached(tmp_path / "states", dataset(tmp_path / "data", 0), Ear())
+
+
+def train(examples) -> list[tuple[float, float]]:
+    torch.manual_seed(0)
+    backbone = GPT(sequence_len=64, vocab_size=257, n_layer=2, n_head=1, n_kv_head=1, n_embd=32)
+    model = Omni(encoder=None, projector=StackMLP(in_dim=2 * WIDTH, out_dim=32, stack=2), backbone=backbone)
+    torch.nn.init.normal_(backbone.lm_head.weight, std=0.1)  # or nothing behind it would have a gradient at first
+    optimizer = adamw(model, lr=1e-2, betas=[0.9, 0.95], eps=1e-4, weight_decay=0.1)  # eps: no noise made large
+    flat = Schedule(max_steps=5, warmup_steps=0, warmdown=0.0, final=0.0)
+    run = Trainer(model, optimizer, feed(examples, model.check_fits), schedule=flat, max_steps=5)
+    return [(values["loss"], values["grad_norm"]) for _, values in run.steps()]
+
+
+def test_training_from_disk_is_training_online(tmp_path):
+    data, ear = dataset(tmp_path / "data", 20), RandomWhisperEncoder(width=WIDTH, depth=2, layers=[1, -1])
+    ahead(disk := cached(tmp_path / "states", data, ear))
+    online = EncodedClips(data, encoder=ear, **KEYS)
+    for index in range(20):
+        torch.testing.assert_close(disk[index].states_KTD.float(), online[index].states_KTD, atol=2e-3, rtol=1e-3)
+    online.lengths = disk.lengths  # which a feed takes for the same batches
+    ours, theirs = train(disk), train(online)
+    assert np.abs(np.array(ours)[:, 0] - np.array(theirs)[:, 0]).max() < 1e-3
+    np.testing.assert_allclose(ours, theirs, rtol=0.02)
+    assert theirs[0][0] - theirs[-1][0] > 0.1
+
+
+def test_a_resumed_feed_gives_the_same_batches(tmp_path):
+    data = dataset(tmp_path / "data", 18)
+    whole = feed(cached(tmp_path / "states", data, Ear()))
+    list(whole.encode_ahead(12))
+    batches = [next(whole) for _ in range(12)]  # an epoch has five
+    for done in (3, 5, 9):
+        resumed = feed(cached(tmp_path / "states", data, Ear()))
+        resumed.load_state_dict({"number": done, "fingerprint": whole.fingerprint})
+        list(resumed.encode_ahead(12 - done))
+        for batch in batches[done:]:
+            again = next(resumed)
+            assert again.names == batch.names
+            assert all(torch.equal(again.inputs[key], batch.inputs[key]) for key in batch.inputs)
+    fewer = feed(cached(tmp_path / "states", data, Ear(), limit=17))
+    with pytest.raises(OmniError, match="it is not the one the checkpoint was trained on"):
+        fewer.load_state_dict(whole.state_dict())
+
+
+class Rows:
+    """Two thousand clips that no file holds: one second each, all of them other ones."""
+
+    clips: ClassVar = [SimpleNamespace(id=str(number), text="", seconds=1.0) for number in range(2_000)]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def key(self, index: int) -> str:
+        return f"{index:064x}"
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(str(index), torch.tensor([float(index)]), "")
+
+
+def test_memory_does_not_grow_with_the_clips_read(tmp_path, monkeypatch):
+    def ear(waveforms):
+        states = torch.stack([waveform.expand(1, 50, 64) for waveform in waveforms])
+        return states, torch.full((len(waveforms),), 50)
+
+    monkeypatch.setattr(module, "CLIPS", 500)
+    examples = CachedClips(Rows(), shards=Shards(tmp_path, {}), encoder=ear, **KEYS)
+    ahead(examples)
+    batches = feed(examples)
+    tracemalloc.start()
+    try:
+        seen = set()
+        for number in range(500):
+            batch = next(batches)
+            seen.update(batch.names)
+            assert batch.inputs["states_BKTD"][:, 0, -1, -1].tolist() == [float(name) for name in batch.names]
+            if number == 100:
+                before, _ = tracemalloc.get_traced_memory()
+                tracemalloc.reset_peak()
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(seen) == 2_000
+    # 1,600 clips of 6,400 bytes came in between.
+    assert now - before < 500_000
+    assert peak - before < 500_000
