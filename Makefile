@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: smoke base test test-slow lint clean
+.PHONY: smoke base align test test-slow lint clean
 
 smoke: $(INSTALLED)  ## W1: five clips, fifty steps, a falling curve
 	$(RUN) -m omni.train
@@ -13,6 +13,11 @@ base: $(INSTALLED)  ## data/starter again: the small language model, from Debian
 	$(RUN) -m omni.prepare experiment=starter
 	$(RUN) -m omni.train experiment=starter
 	$(RUN) -m omni.export run=outputs/latest to=data/starter
+
+align: $(INSTALLED)  ## W2: teach the starter to hear, and ask whether it does
+	$(RUN) -m omni.prepare stage=w2_align
+	$(RUN) -m omni.train stage=w2_align
+	$(RUN) -m omni.evaluate run=outputs/latest suite=hearing
 
 test: $(INSTALLED)  ## everything but the slow tests
 	$(RUN) -m pytest
