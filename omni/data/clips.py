@@ -84,6 +84,11 @@ class ManifestClips(Clips):
                 f"path starts at the manifest's folder):{shown}"
             )
 
+    def of(self, split: str) -> "ManifestClips":
+        """The clips of another split."""
+        limits = {"min_seconds": self.min_seconds, "max_seconds": self.max_seconds}
+        return ManifestClips(path=str(self.source), split=split, **limits)
+
 
 def exists(path: Path) -> bool:
     try:

@@ -27,7 +27,6 @@ from omni.model.gpt import GPT
 from omni.model.omni import Omni
 from omni.text.tokenizer import IGNORE, Tokenizer
 
-CONDITIONS = ("matched", "shuffled", "silence", "none", "transcript")
 RESAMPLES = 2000
 BATCH = 32
 CLIPS, SAMPLES = 128, 6

@@ -123,3 +123,13 @@ def test_the_smoke_clips_are_made_on_demand(tmp_path):
     clips = audio_smoke(folder=str(tmp_path / "anywhere"))
     assert [len(sample.waveform) for sample in clips] == [80_000] * 5
     assert len({sample.text for sample in clips}) == 5
+
+
+def test_another_split_of_the_same_manifest(tmp_path):
+    soundfile.write(tmp_path / "a.wav", TONE, RATE)
+    rows = [{"id": name, "audio": "a.wav", "text": name, "split": name} for name in ("train", "val")]
+    clips = ManifestClips(path=manifest(tmp_path, rows), max_seconds=5)
+    assert [clip.id for clip in clips.of("val").clips] == ["val"]
+    assert clips.of("val").max_seconds == 5
+    with pytest.raises(ManifestError, match="split 'test' has no clips"):
+        clips.of("test")

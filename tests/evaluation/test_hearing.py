@@ -25,15 +25,6 @@ BOS, WIDTH = ByteTokenizer.bos, 32
 LETTERS = "abcdef"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """For models this small, threads wait for each other a hundred times longer than they work on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def tiny(**keys) -> GPT:
     return GPT(sequence_len=256, vocab_size=257, n_layer=2, n_head=2, n_kv_head=1, n_embd=WIDTH, **keys)
 

@@ -11,15 +11,6 @@ from omni.model.gpt import GPT
 BOS = 256
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """For models this small, threads wait for each other a hundred times longer than they work on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def model() -> GPT:
     """A small model whose every path carries signal, with windows of 128 and 256."""

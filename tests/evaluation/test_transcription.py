@@ -13,15 +13,6 @@ from omni.text.tokenizer import ByteTokenizer
 BOS, LETTERS = ByteTokenizer.bos, list(b"abcdefgh")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """For models this small, threads wait for each other a hundred times longer than they work on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def model() -> GPT:
     """Speaks in eight letters, and now and then ends."""
