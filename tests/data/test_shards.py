@@ -6,7 +6,6 @@ This file is also the program that other processes run.
 import errno
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -30,17 +29,6 @@ EAR = {"weights": "abc", "context": "clip", "layers": [2], "dtype": "float32"}
 def small_shards(monkeypatch):
     monkeypatch.setattr(module, "CLIPS", 4)
     monkeypatch.setattr(module, "WAIT", 0.02)
-
-
-@pytest.fixture
-def small_disk():
-    """No file may grow beyond 16 KiB, as on a disk that is nearly full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def clips(count: int, first: int = 0) -> list[Wanted]:
@@ -231,7 +219,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_shard_leaves_none(tmp_path, sma
     shards = Shards(tmp_path, EAR)
     fill(shards, clips(2))
     before = left_in(shards.folder)
-    with pytest.raises(OmniError, match=r"cannot be written \(File too large\)"):
+    with small_disk(16), pytest.raises(OmniError, match=r"cannot be written \(File too large\)"):
         list(shards.fill(clips(8, first=8), lambda waveforms: [torch.zeros(1, 900, 3) for _ in waveforms]))
     assert left_in(shards.folder) == before
 
