@@ -194,8 +194,8 @@ def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -
             loggers.log(step, values)
             progress.update(step, values)
             tell_skipped(run, trainer.feed.skipped)
-            if stage.gate.threshold is not None and step == start + 1:  # a misspelt metric is not found out after hours
-                refuse_unknown(stage.gate.metric, [*values, *(built.evaluate.metrics if stage.eval_every else ())])
+            if step == start + 1:  # a misspelt metric is not found out after hours
+                refuse_unknown(asked_of(stage), [*values, *(built.evaluate.metrics if stage.eval_every else ())])
             stopping = any(trainer.world.gather(stop.requested))
             if step % stage.checkpoint_every == 0 or step == stage.max_steps or stopping:
                 save_checkpoint(
@@ -218,12 +218,17 @@ def look(built: Built, folder: Path, step: int) -> dict[str, float]:
 def judge_run(cfg: DictConfig, run: Run) -> str:
     """Hold the metrics against the gate and finish run.json; returns the status."""
     summary = summarise(read_metrics(run.folder / "metrics.csv"))
-    gate = None if cfg.stage.gate.threshold is None else judge(summary, **cfg.stage.gate)
-    status = "passed" if gate is None or gate["passed"] else "failed"
+    gate = judge(summary, asked_of(cfg.stage))
+    status = "passed" if all(each["passed"] for each in gate) else "failed"
     run.finish(status, metrics=summary, gate=gate)
-    if gate is not None:
-        log.info("%s", tell(gate))
+    for each in gate:
+        log.info("%s", tell(each))
     return status
+
+
+def asked_of(stage: DictConfig) -> dict[str, float]:
+    """The metrics that the gate asks for, and how much of each."""
+    return {metric: threshold for metric, threshold in (stage.gate or {}).items() if threshold is not None}
 
 
 def close(cfg: DictConfig, run: Run, loggers: Loggers, status: str) -> None:
@@ -235,7 +240,7 @@ def close(cfg: DictConfig, run: Run, loggers: Loggers, status: str) -> None:
     try:
         if metrics.exists():
             run.update(metrics=summarise(read_metrics(metrics)))
-            draw_curve(metrics, curve, title=cfg.stage.name, gate=run.data["gate"])
+            draw_curve(metrics, curve, title=cfg.stage.name, gate=run.data["gate"] or [])
             log.info("curve in %s", curve)
     except (OSError, OmniError) as error:
         log.warning("the curve could not be drawn: %s", error)

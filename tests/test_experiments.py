@@ -32,7 +32,7 @@ def test_a_page_has_question_command_verdict_and_only_pictures_that_exist(name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_each_runs_for_two_steps(name, tmp_path):
     line = [sys.executable, "-m", "omni.train", f"experiment={name}", "backbone=gpt_d2", "logger=csv", "device=cpu"]
-    line += ["stage.max_steps=2", "stage.gate.threshold=null"]
+    line += ["stage.max_steps=2", "stage.gate=null"]
     if compose([f"experiment={name}"]).encoder is None:
         (tmp_path / "text.txt").write_text("\n\n".join(f"Paragraph {i} says little. It is short." for i in range(9999)))
         line += ["dataset=text", "dataset.path=text.txt", "stage.batch_size=1", "stage.eval_tokens=256"]

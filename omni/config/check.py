@@ -213,8 +213,9 @@ def out_of_range(cfg: DictConfig) -> Iterator[str]:
             yield f"stage.{key}: {cfg.stage[key]} must lie between 0 and 1"
     if re.search(r"[/\\]|^\.*$", cfg.stage.name) or re.search(r"[/\\]|^\.*$", cfg.sweep.name):
         yield "stage.name, sweep.name: they name a folder, so they are not empty and hold no slash"
-    if cfg.stage.gate.threshold is not None and not math.isfinite(cfg.stage.gate.threshold):
-        yield f"stage.gate.threshold: {cfg.stage.gate.threshold} is reached by nothing"
+    for metric, threshold in (cfg.stage.gate or {}).items():
+        if threshold is not None and not math.isfinite(threshold):
+            yield f"stage.gate.{metric}: {threshold} is reached by nothing"
     for key, low, high in (("weight_decay", 0, math.inf), ("eps", 0, math.inf)):
         if not low <= cfg.optimizer.get(key, low) < high:
             yield f"optimizer.{key}: {cfg.optimizer[key]} must be a number not below {low}"

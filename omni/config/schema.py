@@ -32,12 +32,6 @@ class Precision(Enum):
 
 
 @dataclass
-class Gate:
-    metric: str = MISSING
-    threshold: float | None = MISSING
-
-
-@dataclass
 class Stage:
     name: str = MISSING
     project: str = MISSING
@@ -50,7 +44,7 @@ class Stage:
     warmdown: float = MISSING
     final_lr: float = MISSING
     freeze: list[str] = MISSING
-    gate: Gate = field(default_factory=Gate)
+    gate: dict[str, float | None] | None = None
     checkpoint_every: int = MISSING
     checkpoints_kept: int = MISSING
     eval_every: int | None = None

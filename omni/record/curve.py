@@ -1,11 +1,11 @@
 """curve.png: how the loss fell, with its first and last value, the learning rate and the gate's verdict."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omni.atomic import replacing
-from omni.record.gate import bound
+from omni.record.gate import Verdict, in_words
 from omni.record.metrics import Metrics, lower_is_better, read_metrics
 from omni.record.style import (
     BLUE,
@@ -32,11 +32,11 @@ OTHERS = (ORANGE, PURPLE, TEAL)
 RATE_NAMES = ("lr", "learning_rate")
 
 
-def draw_curve(metrics_csv: Path, png: Path, *, title: str, gate: Mapping[str, Any] | None) -> None:
+def draw_curve(metrics_csv: Path, png: Path, *, title: str, gate: Sequence[Verdict]) -> None:
     """Draw the loss over steps, raw and smoothed, above a thin panel with the learning rate.
 
     Without a loss the first metric is drawn; steps where it is NaN or infinite are marked in red. `gate`
-    holds metric, threshold, value, passed. Raises OmniError when metrics_csv cannot be read, OSError when
+    holds its verdicts. Raises OmniError when metrics_csv cannot be read, OSError when
     the picture cannot be written; an earlier picture then stays.
     """
     # Late, and without pyplot: 0.3 s that a run pays at its end and a reader of tables never does.
@@ -64,7 +64,7 @@ def draw_curve(metrics_csv: Path, png: Path, *, title: str, gate: Mapping[str, A
         figure.savefig(temporary, format="png")
 
 
-def _draw_metrics(axes: Any, metrics: Metrics, gate: Mapping[str, Any] | None) -> None:
+def _draw_metrics(axes: Any, metrics: Metrics, gate: Sequence[Verdict]) -> None:
     name = _main(metrics)
     if name is None:
         axes.text(0.5, 0.5, "nothing was logged", transform=axes.transAxes, ha="center", color=FAINT)
@@ -79,8 +79,7 @@ def _draw_metrics(axes: Any, metrics: Metrics, gate: Mapping[str, Any] | None) -
         _draw_line(axes, values, label=other, color=color, width=1.6)
         shown = shown + values
     _mark_broken(axes, [step for step, value in points if not drawable(value)])
-    threshold = (gate or {}).get("threshold")
-    if (gate or {}).get("metric") == name and isinstance(threshold, int | float) and drawable(threshold):
+    for threshold in (each.get("threshold") for each in gate if each.get("metric") == name):
         axes.axhline(threshold, color=GREEN, lw=1, ls=(0, (4, 3)), label=f"gate {short(threshold)}")
         shown = [*shown, (0, threshold)]
     scale(axes, [value for _, value in shown])
@@ -146,16 +145,15 @@ def _draw_rate(axes: Any, rate: list[tuple[int, float]]) -> None:
     axes.set_ylabel("lr", color=FAINT, fontsize=9.5)
 
 
-def _draw_title(figure: Any, title: str, gate: Mapping[str, Any] | None) -> None:
+def _draw_title(figure: Any, title: str, gate: Sequence[Verdict]) -> None:
     kwargs = {"ha": "left", "va": "center", "fontweight": "bold", "parse_math": False}
     if len(title) > 60:
         title = title[:59] + "…"
     figure.text(LEFT, 0.945, title, fontsize=13 if len(title) < 45 else 10.5, color=INK, **kwargs)
     if not gate:
         return
-    verdict, color = ("PASS", GREEN) if gate.get("passed") else ("FAIL", RED)
+    verdict, color = ("PASS", GREEN) if all(each.get("passed") for each in gate) else ("FAIL", RED)
     kwargs |= {"ha": "right"}
     figure.text(RIGHT, 0.945, verdict, fontsize=13, color=color, **kwargs)
-    need = bound(str(gate.get("metric")))
-    detail = f"{gate.get('metric')} {short(gate.get('value'))}, asked {need} {short(gate.get('threshold'))}"
+    detail = "; ".join(map(in_words, gate))
     figure.text(RIGHT, 0.893, detail, fontsize=9, color=FAINT, **kwargs | {"fontweight": "normal"})

@@ -1,7 +1,6 @@
 """Whether a run reached what its stage asks for."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omni.errors import OmniError
@@ -9,21 +8,28 @@ from omni.record.metrics import lower_is_better
 
 Summary = dict[str, dict[str, float | None]]
 
+Verdict = Mapping[str, Any]
+"""On one metric: metric, threshold, value, passed."""
+
 
 def bound(metric: str) -> str:
     """How a gate reads its threshold: "at most" for what should be low, "at least" for all else and for falls."""
     return "at most" if lower_is_better(metric) and not metric.endswith("_drop") else "at least"
 
 
-def judge(summary: Summary, *, metric: str, threshold: float) -> dict[str, Any]:
-    """The verdict for run.json: metric, threshold, value, passed.
+def judge(summary: Summary, asked: Mapping[str, float]) -> list[Verdict]:
+    """The verdicts for run.json, one for each metric and its threshold in `asked`.
 
-    `metric` is a logged metric, whose last value counts, or its fall from first to last: `loss_drop`.
+    A metric is a logged one, whose last value counts, or the fall of one from first to last: `loss_drop`.
 
     Raises:
         OmniError: nothing of that name was logged.
     """
-    refuse_unknown(metric, summary)
+    refuse_unknown(asked, summary)
+    return [judge_one(summary, metric, threshold) for metric, threshold in asked.items()]
+
+
+def judge_one(summary: Summary, metric: str, threshold: float) -> Verdict:
     if metric in summary:
         value = summary[metric]["last"]
     else:
@@ -34,15 +40,25 @@ def judge(summary: Summary, *, metric: str, threshold: float) -> dict[str, Any]:
     return {"metric": metric, "threshold": threshold, "value": value, "passed": passed}
 
 
-def refuse_unknown(metric: str, logged: Iterable[str]) -> None:
-    """Raise OmniError when `metric` is neither among the logged ones nor the fall of one."""
+def refuse_unknown(asked: Iterable[str], logged: Iterable[str]) -> None:
+    """Raise OmniError when a metric is neither among the logged ones nor the fall of one."""
     known = [*logged, *(f"{name}_drop" for name in logged)]
-    if metric not in known:
-        raise OmniError(f"stage.gate.metric: {metric!r} is not logged; there are {', '.join(known)}")
+    for metric in asked:
+        if metric not in known:
+            raise OmniError(f"stage.gate.{metric}: no such metric is logged; there are {', '.join(known)}")
 
 
-def tell(verdict: dict[str, Any]) -> str:
+def in_words(verdict: Verdict) -> str:
+    """A metric, what it came to, and what was asked."""
+    metric = str(verdict.get("metric"))
+    value, asked = (figure(verdict.get(key)) for key in ("value", "threshold"))
+    return f"{metric} {value}, asked {bound(metric)} {asked}"
+
+
+def figure(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
+
+
+def tell(verdict: Verdict) -> str:
     """A verdict in a line."""
-    value = math.nan if verdict["value"] is None else verdict["value"]
-    asked = f"asked {bound(verdict['metric'])} {verdict['threshold']:.4g}"
-    return f"{'PASS' if verdict['passed'] else 'FAIL'}  {verdict['metric']} {value:.4g}, {asked}"
+    return f"{'PASS' if verdict['passed'] else 'FAIL'}  {in_words(verdict)}"

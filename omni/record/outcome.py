@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from omni.errors import OmniError
-from omni.record.gate import Summary
+from omni.record.gate import Summary, Verdict
 from omni.record.metrics import NAME, read_metrics, summarise
 from omni.record.run import read_run
 
@@ -44,7 +44,7 @@ class Outcome:
     seconds: float | None
     config: dict[str, str]
     summary: Summary
-    gate: Mapping[str, Any] | None
+    gate: list[Verdict]
     commit: str
     overrides: dict[str, str]
     warning: str = ""
@@ -52,6 +52,11 @@ class Outcome:
     @property
     def seed(self) -> str:
         return self.config.get("seed", "")
+
+    @property
+    def gate_passed(self) -> bool | None:
+        """Whether it reached all that was asked of it; None when nothing was."""
+        return all(each.get("passed") is True for each in self.gate) if self.gate else None
 
     @property
     def state(self) -> str:
@@ -164,7 +169,7 @@ def read_outcome(folder: Path) -> Outcome:
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
         config=config,
         summary=summary,
-        gate=gate if isinstance(gate, dict) else None,
+        gate=[each for each in gate or [] if isinstance(each, dict)] if isinstance(gate, list) else [],
         commit=_commit(data.get("git")),
         overrides=_overrides(data.get("argv")),
         warning=warning,

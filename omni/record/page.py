@@ -6,9 +6,8 @@ from html import escape
 from pathlib import Path
 
 from omni.record.columns import header
-from omni.record.gate import bound
+from omni.record.gate import in_words
 from omni.record.outcome import Outcome
-from omni.record.style import short
 from omni.record.table import Row, Table, duration, figure, plus_minus
 
 # Each run's own curve is some 50 kB; a page of two thousand could not be opened.
@@ -120,8 +119,7 @@ def _details(table: Table, run: Outcome, with_picture: bool) -> str:
     facts = {"folder": str(run.folder), "stage": run.stage, "status": run.status, "error": run.error}
     facts |= {"seed": run.seed, "seconds": duration(run.seconds), "commit": run.commit}
     if run.gate:
-        metric, value, asked = (run.gate.get(key) for key in ("metric", "value", "threshold"))
-        facts["gate"] = f"{metric} {_told(value)}, asked {bound(str(metric))} {_told(asked)}"
+        facts["gate"] = "; ".join(map(in_words, run.gate))
     for name in run.summary:
         facts[name] = ", ".join(f"{which} {figure(run.value(name, which))}" for which in ("first", "last", "best"))
     facts |= {key: run.config[key] for key in table.differing if key in run.config}
@@ -129,10 +127,6 @@ def _details(table: Table, run: Outcome, with_picture: bool) -> str:
     picture = _curve(run.folder / "curve.png") if with_picture else ""
     summary = f'{escape(table.name(run.folder))} <span class="{escape(run.status)}">{escape(run.status)}</span>'
     return f"<details><summary>{summary}</summary>\n<dl>{lines}</dl>{picture}</details>"
-
-
-def _told(value: object) -> str:
-    return short(value) if isinstance(value, int | float) else str(value)
 
 
 def _curve(path: Path) -> str:

@@ -82,7 +82,7 @@ def render_csv(table: Table) -> str:
 
 
 def _verdict(run: Outcome) -> str:
-    return "" if not run.gate else "pass" if run.gate.get("passed") else "fail"
+    return {True: "pass", False: "fail", None: ""}[run.gate_passed]
 
 
 def render_markdown(table: Table) -> str:

@@ -16,6 +16,7 @@ from omni.atomic import replace_text
 from omni.errors import OmniError
 from omni.record import provenance
 from omni.record.folder import hold, release, suggest
+from omni.record.gate import Verdict
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +116,8 @@ class Run:
         self._data |= facts
         self._write()
 
-    def finish(self, status: str, *, metrics: dict | None = None, gate: dict | None = None) -> None:
-        """Record the end: passed, failed or interrupted, the summarised metrics, the gate's verdict."""
+    def finish(self, status: str, *, metrics: dict | None = None, gate: list[Verdict] | None = None) -> None:
+        """Record the end: passed, failed or interrupted, the summarised metrics, the gate's verdicts."""
         if status not in STATUSES[1:]:
             raise ValueError(f"status must be one of {', '.join(STATUSES[1:])}, not {status!r}")
         self._data |= {"status": status, "metrics": metrics, "gate": gate}

@@ -51,7 +51,7 @@ class Row:
     @property
     def gate(self) -> str:
         """pass, fail, or how many of its seeds passed; a dash where none was judged."""
-        verdicts = [bool(run.gate.get("passed")) for run in self.runs if run.gate]
+        verdicts = [run.gate_passed for run in self.runs if run.gate]
         if len(set(verdicts)) == 2:
             return f"{sum(verdicts)}/{len(verdicts)} pass"
         return "–" if not verdicts else "pass" if verdicts[0] else "fail"

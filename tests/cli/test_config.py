@@ -50,7 +50,7 @@ def test_show_is_what_train_would_run():
 @pytest.mark.parametrize(
     ("key", "text"),
     [
-        ("stage.gate", "metric: loss_drop\nthreshold: 0.5\n"),
+        ("stage.gate", "loss_drop: 0.5\n"),
         ("backbone.n_embd", "384\n"),
         ("device", "auto\n"),
         ("resume", "null\n"),

@@ -138,7 +138,7 @@ def test_a_run_goes_from_two_processes_to_one_and_back_as_if_never_stopped(refer
 
 @pytest.mark.slow
 def test_a_stage_that_hears_is_shared_too(tmp_path):
-    overrides = ("encoder=whisper_random", "backbone=gpt_d2", "logger=csv", "device=cpu", "stage.gate.threshold=null")
+    overrides = ("encoder=whisper_random", "backbone=gpt_d2", "logger=csv", "device=cpu", "stage.gate=null")
     overrides = (*overrides, "stage.accumulate=2", "stage.batch_size=3", "stage.max_steps=4")
     for command in (ONE, TWO):
         status, output = train(tmp_path, command, *overrides)

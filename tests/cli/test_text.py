@@ -51,7 +51,7 @@ def place(tmp_path_factory) -> Path:
     lines = [f"The {words[i % 10]} is near the {words[(i * 7 + i // 10) % 10]}, said number {i}." for i in range(9000)]
     (folder / "text.txt").write_text("\n\n".join(lines))
     ok("prepare", *BASE, cwd=folder)
-    assert "PASS  bpb" in ok("train", *BASE, *SHORT, "stage.gate.threshold=9", cwd=folder)
+    assert "PASS  bpb" in ok("train", *BASE, *SHORT, "stage.gate.bpb=9", cwd=folder)
     ok("export", "run=outputs/latest", "to=base", cwd=folder)
     return folder
 
@@ -206,7 +206,7 @@ def test_chat_starts_from_the_base_and_speaks_its_tokens(place):
 
 def test_w1_hears_with_a_base_of_ones_own(place, monkeypatch):
     words = ["encoder=whisper_random", "backbone=gpt_d2", "backbone.init_from=base", "stage.max_steps=2"]
-    words += ["stage.gate.threshold=null", "backbone.sequence_len=256", "logger=[csv]", "device=cpu"]
+    words += ["stage.gate=null", "backbone.sequence_len=256", "logger=[csv]", "device=cpu"]
     short = run("train", *words, cwd=place)
     assert short.returncode == 1
     assert "set backbone.vocab_size=400" in short.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 TINY = ("encoder=whisper_random", "backbone=gpt_d2", "logger=csv", "device=cpu")
-SHORT = (*TINY, "stage.max_steps=4", "stage.gate.threshold=null")
+SHORT = (*TINY, "stage.max_steps=4", "stage.gate=null")
 # Twelve steps that take a second or two, so that a signal lands between them.
 TWELVE = (*TINY, "stage.max_steps=12", "stage.lr=3e-3", "stage.batch_size=48")
 COMMAND = (sys.executable, "-m", "omni.train")
@@ -56,8 +56,8 @@ def test_a_run_leaves_everything_needed_to_repeat_it(home):
     assert (home / "outputs" / "latest").resolve() == run
     data = told(run)
     assert data["status"] == "passed"
-    assert data["gate"]["metric"] == "loss_drop"
-    assert data["gate"]["passed"]
+    assert [each["metric"] for each in data["gate"]] == ["loss_drop"]
+    assert data["gate"][0]["passed"]
     assert data["metrics"]["loss"]["first"] == pytest.approx(5.549, abs=0.01)
     assert data["parameters"]["trainable"] < data["parameters"]["all"]
     assert data["encoder"]["source"]
@@ -155,12 +155,12 @@ def test_a_run_that_is_still_running_is_not_resumed(tmp_path):
 
 
 def test_a_gate_that_is_not_met_fails_the_command(tmp_path):
-    failed = train(tmp_path, *TINY, "stage.max_steps=2", "stage.gate.threshold=5")
+    failed = train(tmp_path, *TINY, "stage.max_steps=2", "stage.gate.loss_drop=5")
     assert failed.returncode == 1
     assert "FAIL  loss_drop" in failed.stdout
     (run,) = runs(tmp_path)
     assert told(run)["status"] == "failed"
-    assert told(run)["gate"]["passed"] is False
+    assert told(run)["gate"][0]["passed"] is False
 
 
 def test_a_sweep_makes_every_run_and_outlives_one_that_fails(tmp_path):
@@ -270,9 +270,9 @@ def test_bad_input_is_one_line_with_the_way_out(tmp_path, overrides, message):
 
 
 def test_a_gate_on_a_metric_that_is_not_logged_is_met_at_the_first_step(tmp_path):
-    failed = train(tmp_path, *TINY, "stage.max_steps=50", "stage.gate.metric=los_drop")
+    failed = train(tmp_path, *TINY, "stage.max_steps=50", "+stage.gate.los_drop=1")
     assert failed.returncode == 1
-    assert "stage.gate.metric: 'los_drop' is not logged; there are loss, lr, grad_norm" in failed.stderr
+    assert "stage.gate.los_drop: no such metric is logged; there are loss, lr, grad_norm" in failed.stderr
     (run,) = runs(tmp_path)
     assert len(losses(run)) == 1
     assert told(run)["metrics"]["loss"]["first"] == losses(run)[0]

@@ -2,6 +2,7 @@ import math
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -17,7 +18,7 @@ from omni.record.metrics import CsvLogger
 BLUE, GREEN, RED, ORANGE = (47, 111, 179), (42, 138, 74), (194, 59, 50), (217, 131, 36)
 
 
-def draw(tmp_path: Path, rows: list[dict[str, float]], title: str = "a run", gate: dict | None = None):
+def draw(tmp_path: Path, rows: list[dict[str, float]], title: str = "a run", gate: Sequence[dict] = ()):
     """The picture as RGB bytes, and every text that was painted into it."""
     logger = CsvLogger(tmp_path)
     for step, values in enumerate(rows, 1):
@@ -54,7 +55,7 @@ def test_the_picture_shows_the_curve_its_ends_and_the_learning_rate(tmp_path: Pa
 
 @pytest.mark.parametrize(("passed", "verdict", "color"), [(True, "PASS", GREEN), (False, "FAIL", RED)])
 def test_the_verdict_is_in_the_title(tmp_path: Path, passed: bool, verdict: str, color: tuple) -> None:
-    gate = {"metric": "loss", "threshold": 1.5, "value": 1.06, "passed": passed}
+    gate = [{"metric": "loss", "threshold": 1.5, "value": 1.06, "passed": passed}]
     picture, said = draw(tmp_path, falling(200), gate=gate)
     assert verdict in said
     assert "loss 1.06, asked at most 1.5" in said
@@ -106,7 +107,7 @@ def test_steps_that_are_not_finite_are_marked(tmp_path: Path) -> None:
     ],
 )
 def test_odd_runs_still_make_a_picture(tmp_path: Path, rows: list, expected: str) -> None:
-    picture, said = draw(tmp_path, rows, title="odd $x_{ \\frac" * 9, gate={"metric": "$q_{", "value": None})
+    picture, said = draw(tmp_path, rows, title="odd $x_{ \\frac" * 9, gate=[{"metric": "$q_{", "value": None}])
     assert picture.shape == (705, 1200, 3)
     assert expected in said
 
@@ -115,7 +116,7 @@ def test_a_picture_that_cannot_be_made_leaves_the_old_one(tmp_path: Path) -> Non
     old = tmp_path / "curve.png"
     old.write_bytes(b"old")
     with pytest.raises(OmniError, match="cannot be read"):
-        draw_curve(tmp_path / "none.csv", old, title="", gate=None)
+        draw_curve(tmp_path / "none.csv", old, title="", gate=[])
 
     def break_off(path: Path, **_: object) -> None:
         path.write_bytes(b"half")
@@ -137,7 +138,7 @@ def test_matplotlib_is_imported_late_and_pyplot_never(tmp_path: Path) -> None:
         from pathlib import Path
         from omni.record.curve import draw_curve
         assert "matplotlib" not in sys.modules
-        draw_curve(Path("metrics.csv"), Path("curve.png"), title="t", gate=None)
+        draw_curve(Path("metrics.csv"), Path("curve.png"), title="t", gate=[])
         assert "matplotlib.pyplot" not in sys.modules
     """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

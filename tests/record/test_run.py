@@ -76,14 +76,14 @@ def test_run_json_is_indented_and_in_a_stable_order(tmp_path: Path) -> None:
     with start(tmp_path) as run:
         before = list(read_run(tmp_path))
         run.update(later=1, seed=8)
-        run.finish("passed", metrics={"loss": {"first": 2.0, "last": 1.0}}, gate={"passed": True})
+        run.finish("passed", metrics={"loss": {"first": 2.0, "last": 1.0}}, gate=[{"passed": True}])
     data = read_run(tmp_path)
     assert [key for key in data if key != "later"] == before
     assert before[:2] == ["status", "error"]
     assert before[-1] == "pid"
     assert data["seed"] == 8
     assert data["metrics"]["loss"]["last"] == 1.0
-    assert data["gate"] == {"passed": True}
+    assert data["gate"] == [{"passed": True}]
     assert '\n  "status": "passed"' in (tmp_path / "run.json").read_text()
 
 
@@ -172,7 +172,7 @@ def test_a_killed_run_can_be_resumed_and_a_live_one_cannot(tmp_path: Path) -> No
 
 def test_a_resume_that_does_not_begin_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     with start(tmp_path) as run:
-        run.finish("passed", metrics={"loss": {}}, gate={"passed": True})
+        run.finish("passed", metrics={"loss": {}}, gate=[{"passed": True}])
     (tmp_path / "error.txt").write_text("old")
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with pytest.raises(ZeroDivisionError), Run.resume(tmp_path) as run:
@@ -205,7 +205,7 @@ def test_a_forked_worker_does_not_keep_the_lock_of_a_killed_run(tmp_path: Path) 
 def test_seconds_add_up_over_resumes_and_an_old_verdict_goes(tmp_path: Path) -> None:
     with start(tmp_path) as run:
         time.sleep(0.15)
-        run.finish("failed", metrics={"loss": {}}, gate={"passed": False})
+        run.finish("failed", metrics={"loss": {}}, gate=[{"passed": False}])
     first = read_run(tmp_path)["seconds"]
     assert 0.15 <= first < 2
     with Run.resume(tmp_path) as run:

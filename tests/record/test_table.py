@@ -80,8 +80,14 @@ def test_the_failed_come_last_with_their_first_error_line(tmp_path: Path) -> Non
     fake(tmp_path / "0", 0.1, status="failed", set={"stage.lr": 1}, **bad)
     fake(tmp_path / "1", 0.2, status="interrupted", set={"stage.lr": 2}, error="stopped after step 3")
     fake(tmp_path / "2", status="running", set={"stage.lr": 3}, rows="step,loss\n1,4.5\n2,0.3\n3,0.")
-    fake(tmp_path / "3", 0.5, status="failed", set={"stage.lr": 4}, gate={"metric": "loss", "passed": False})
-    fake(tmp_path / "4", 0.9, set={"stage.lr": 5}, gate={"metric": "loss", "passed": True})
+    fake(
+        tmp_path / "3",
+        0.5,
+        status="failed",
+        set={"stage.lr": 4},
+        gate=[{"metric": "wer", "passed": True}, {"metric": "loss", "passed": False}],
+    )
+    fake(tmp_path / "4", 0.9, set={"stage.lr": 5}, gate=[{"metric": "loss", "passed": True}])
     fake(tmp_path / "5", None, set={"stage.lr": 6}, metrics={})
     table = read_table([tmp_path])
     assert names(table) == ["4", "5", "3", "2", "1", "0"]
