@@ -92,21 +92,28 @@ def frozen_encoder(node: str, device: "torch.device") -> "torch.nn.Module":
     return make(OmegaConf.create(json.loads(node)), "encoder").to(device)
 
 
-@lru_cache(maxsize=2)
-def encoded_clips(
-    dataset: str, encoder: str, tokenizer: str, device: "torch.device", limit: int | None
-) -> "EncodedClips":
-    """The clips of a dataset's node through the encoder of another; states stay for the next job of a sweep."""
-    from omni.data.features import EncodedClips
-
-    clips = make(OmegaConf.create(json.loads(dataset)), "dataset")
+def build_dataset(dataset: DictConfig, augment: DictConfig | None) -> "Clips":
+    """The clips to train on, with changed copies where they are asked for."""
+    clips = make(dataset, "dataset")
     if hasattr(clips, "feed"):
         raise ConfigError(
             f"dataset: {type(clips).__module__}.{type(clips).__name__} gives text, and this stage hears; choose a "
             "dataset of clips, or take the ears away: ~encoder ~projector"
         )
+    return clips if augment is None else make(augment, "augment", clips=clips)
+
+
+@lru_cache(maxsize=2)
+def encoded_clips(
+    dataset: str, augment: str | None, encoder: str, tokenizer: str, device: "torch.device", limit: int | None
+) -> "EncodedClips":
+    """The clips of the nodes of `build_dataset` through the encoder of another; states stay for the next job of a
+    sweep."""
+    from omni.data.features import EncodedClips
+
+    nodes = [None if node is None else OmegaConf.create(json.loads(node)) for node in (dataset, augment)]
     return EncodedClips(
-        clips,
+        build_dataset(*nodes),
         encoder=frozen_encoder(encoder, device),
         tokenizer=load_tokenizer(tokenizer),
         device=device,
@@ -156,10 +163,10 @@ def build_clips(
 
     look = None
     if cfg.features is None:
-        name = name_of_tokenizer(cfg.backbone)
-        examples = encoded_clips(key_of(cfg.dataset), key_of(cfg.encoder), name, device, cfg.debug.limit_clips)
+        nodes = [None if node is None else key_of(node) for node in (cfg.dataset, cfg.augment, cfg.encoder)]
+        examples = encoded_clips(*nodes, name_of_tokenizer(cfg.backbone), device, cfg.debug.limit_clips)
     else:
-        examples = cached_clips(cfg, make(cfg.dataset, "dataset"), model.encoder, tokenizer)
+        examples = cached_clips(cfg, build_dataset(cfg.dataset, cfg.augment), model.encoder, tokenizer)
         if cfg.stage.eval_every:
             held_out = cached_clips(cfg, examples.dataset.of("val"), model.encoder, tokenizer)
             look = HearingLook(model, held_out, tokenizer=tokenizer)
@@ -169,6 +176,7 @@ def build_clips(
         bos=tokenizer.bos,
         batch_size=cfg.stage.batch_size,
         seed=cfg.seed,
+        ahead=cfg.features is not None,
     )
     return feed, look
 

@@ -21,6 +21,9 @@ from omni.text.vocabulary import find_file
 GROUPS = ("encoder", "projector", "backbone", "dataset", "optimizer")
 """The groups whose options become objects."""
 
+OPTIONAL = ("augment",)
+"""Those too, and null is an option."""
+
 EARS = ("encoder", "projector")
 """The groups that a stage of text alone does without."""
 
@@ -28,7 +31,7 @@ AT_LEAST_ONE = (
     *(f"stage.{key}" for key in ("max_steps", "batch_size", "accumulate", "checkpoint_every", "checkpoints_kept")),
     *(f"backbone.{key}" for key in ("sequence_len", "n_layer", "n_head", "n_kv_head", "n_embd")),
     *("encoder.width", "encoder.depth", "encoder.n_heads", "projector.stack", "projector.halvings"),
-    "debug.limit_clips",
+    *("augment.copies", "debug.limit_clips"),
 )
 """Sizes and counts."""
 
@@ -64,7 +67,7 @@ def check(cfg: DictConfig) -> None:
 
 def components(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
     """The nodes that become objects: the groups, and each logger by its own name."""
-    named = {group: cfg.get(group) for group in GROUPS}
+    named = {group: cfg.get(group) for group in (*GROUPS, *OPTIONAL)}
     named |= {f"logger.{name}": node for name, node in (cfg.get("logger") or {}).items()}
     yield from ((key, node) for key, node in named.items() if isinstance(node, DictConfig))
 
@@ -139,6 +142,8 @@ def misfits_of_stage(cfg: DictConfig) -> Iterator[str]:
         return
     if cfg.stage.eval_tokens is None:
         yield "stage.eval_tokens: missing, and a stage of text alone is judged by them; set it, or take stage=w0_base"
+    if cfg.augment is not None:
+        yield "augment: there are no clips in a stage of text alone; drop it"
     if cfg.debug.limit_clips is not None:
         yield "debug.limit_clips: there are no clips in a stage of text alone; drop it"
 
@@ -219,6 +224,8 @@ def out_of_range(cfg: DictConfig) -> Iterator[str]:
     for key, low, high in (("weight_decay", 0, math.inf), ("eps", 0, math.inf)):
         if not low <= cfg.optimizer.get(key, low) < high:
             yield f"optimizer.{key}: {cfg.optimizer[key]} must be a number not below {low}"
+    if not 0 <= ((cfg.get("projector") or {}).get("dropout") or 0) < 1:
+        yield f"projector.dropout: {cfg.projector.dropout} must be a share from 0 to below 1"
     betas = cfg.optimizer.get("betas")
     if betas is not None and (len(betas) != 2 or not all(0 <= beta < 1 for beta in betas)):
         yield f"optimizer.betas: {list(betas)} must be two numbers from 0 to below 1"

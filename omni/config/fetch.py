@@ -1,27 +1,40 @@
-"""Getting ready what a configuration names: data sets that can be fetched, tokenizers that can be trained."""
+"""Getting ready what a configuration names: data sets that can be fetched, tokenizers that can be trained, the states
+of an encoder."""
 
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from omni.config.build import make
+from omni.config.build import build_dataset, build_tokenizer, cached_clips, frozen_encoder, key_of, make
 from omni.config.check import ConfigError, check
-from omni.config.device import import_torch
+from omni.config.device import import_torch, pick_device
+from omni.data.manifest import ManifestError
+from omni.record.facts import SKIPPED_TOLD
+from omni.record.progress import Progress
 from omni.text.tokenizer import BYTES, TokenizerError
 from omni.text.vocabulary import find_file
 
+if TYPE_CHECKING:
+    from omni.data.cached import CachedClips
+    from omni.data.clips import Clips
+
 log = logging.getLogger("omni.prepare")
+
+SPLITS = ("train", "val", "test")
+"""Of a dataset that does not declare its `splits`; those that it does not have are passed over."""
 
 ENOUGH = 2_000_000_000
 """Characters to train a tokenizer on, as nanochat."""
 
 
 def prepare(cfg: DictConfig) -> None:
-    """Fetch the dataset where it can be, and train the backbone's tokenizer where it is not there.
+    """Fetch the dataset where it can be, train the backbone's tokenizer where it is not there, and cut what the encoder
+    makes of every split into shards where `features` names a folder for it.
 
     Raises:
         ConfigError: see `check`; or a tokenizer is wanted, and the dataset holds no text.
@@ -35,6 +48,46 @@ def prepare(cfg: DictConfig) -> None:
     else:
         log.info("dataset: nothing to fetch for %s", cfg.dataset._target_)
     train_tokenizer(cfg.backbone, dataset)
+    if cfg.encoder is not None and cfg.features is not None:
+        cut_features(cfg)
+
+
+def cut_features(cfg: DictConfig) -> None:
+    """Encode every split of the dataset, unless it is done. Several of these commands at once share the work.
+
+    Raises:
+        OmniError: clips, weights or a disk that are not as they should be.
+    """
+    encoder = frozen_encoder(key_of(cfg.encoder), pick_device(cfg.device.name))
+    tokenizer = build_tokenizer(cfg)
+    for name, dataset in parts_of(build_dataset(cfg.dataset, cfg.augment), cfg.dataset.get("split", "train")):
+        encode_split(name, cached_clips(cfg, dataset, encoder, tokenizer))
+
+
+def parts_of(dataset: Any, own: str) -> Iterator[tuple[str, "Clips"]]:
+    """A dataset as it is configured, and its other splits, by their names."""
+    yield own, dataset
+    if not hasattr(dataset, "of"):
+        return
+    for name in getattr(dataset, "splits", SPLITS):
+        if name != own:
+            with suppress(ManifestError):
+                yield name, dataset.of(name)
+
+
+def encode_split(name: str, clips: "CachedClips") -> None:
+    """Encode what is not there of a split, and say how it went."""
+    total, missing, began = len(clips), sum(key not in clips.shards for key in clips.keys), time.monotonic()
+    with Progress(total, total - missing, f"encode {name}", unit="clip") as progress:
+        for done, _ in enumerate(clips.encode_ahead(), start=1):
+            if missing and done > total - missing:
+                progress.update(done, {})
+    for reason in list(clips.skipped.values())[:SKIPPED_TOLD]:
+        log.warning("features: %s: left out %s", name, reason)
+    there, seconds = len(clips.clips), time.monotonic() - began
+    told = f"encoded {missing - len(clips.skipped)} in {seconds:.1f} s" if missing > len(clips.skipped) else "all there"
+    left_out = f", {len(clips.skipped)} left out" if clips.skipped else ""
+    log.info("features: %s: %d clips in %s, %s%s", name, there, clips.shards.folder, told, left_out)
 
 
 def train_tokenizer(backbone: DictConfig, dataset: Any) -> None:

@@ -1,8 +1,8 @@
 """What every key may be: one dataclass a node, held against the YAML by `check.py` and by the tests.
 
 `Train` types the whole tree, so hydra refuses a misspelt top-level or stage key while it composes. The groups
-encoder, projector, backbone, dataset, optimizer and logger stay open to a user's own classes; `targets.py` describes
-those that ship with omni.
+encoder, projector, backbone, dataset, augment, optimizer and logger stay open to a user's own classes; `targets.py`
+describes those that ship with omni.
 """
 
 from dataclasses import dataclass, field
@@ -72,6 +72,7 @@ class Train:
     projector: Any = None
     backbone: Any = MISSING
     dataset: Any = MISSING
+    augment: Any = None
     optimizer: Any = MISSING
     logger: dict[str, Any] = field(default_factory=dict)
     stage: Stage = field(default_factory=Stage)

@@ -33,6 +33,11 @@ class AudioValues(Enum):
     token0 = "token0"
 
 
+class Hub(Enum):
+    huggingface = "huggingface"
+    modelscope = "modelscope"
+
+
 class WandbMode(Enum):
     auto = "auto"
     online = "online"
@@ -74,6 +79,7 @@ class StackMLP:
     stack: int = MISSING
     init: Init = MISSING
     gate: bool = MISSING
+    dropout: float = MISSING
 
 
 @dataclass
@@ -84,6 +90,7 @@ class Conv:
     halvings: int = MISSING
     init: Init = MISSING
     gate: bool = MISSING
+    dropout: float = MISSING
 
 
 @dataclass
@@ -123,6 +130,46 @@ class AmazonQueen:
     folder: str = MISSING
     split: str = MISSING
     max_cer: float | None = None
+
+
+@dataclass
+class LibriSpeech:
+    _target_: str = "omni.corpora.librispeech.LibriSpeech"
+    folder: str = MISSING
+    split: str = MISSING
+    train: list[str] = MISSING
+    val: list[str] = MISSING
+    test: list[str] = MISSING
+    max_seconds: float = MISSING
+    mirror: str = MISSING
+
+
+@dataclass
+class HubSpeech:
+    _target_: str = "omni.corpora.hub_speech.HubSpeech"
+    repo: str | None = None
+    path: str | None = None
+    hub: Hub = MISSING
+    revision: str | None = None
+    files: str = MISSING
+    folder: str = MISSING
+    split: str = MISSING
+    train: str = MISSING
+    val: str | None = None
+    test: str | None = None
+    audio_column: str = MISSING
+    text_column: str = MISSING
+    min_seconds: float = MISSING
+    max_seconds: float = MISSING
+
+
+@dataclass
+class AugmentedClips:
+    _target_: str = "omni.data.augmented.AugmentedClips"
+    copies: int = MISSING
+    speed: list[float] = MISSING
+    gain_db: list[float] | None = None
+    snr_db: list[float] | None = None
 
 
 @dataclass
@@ -210,6 +257,9 @@ TARGETS = {
         AudioSmoke,
         ManifestClips,
         AmazonQueen,
+        AugmentedClips,
+        LibriSpeech,
+        HubSpeech,
         Corpus,
         DebianText,
         ClimbMix,

@@ -3,6 +3,7 @@
 Shape letters: K encoder layers kept, T encoder frames, D encoder width, L text tokens.
 """
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -31,7 +32,7 @@ class CachedClips:
         limit: use only this many clips, the first ones.
 
     Attributes:
-        skipped: clips that could not be read, by their id, and why.
+        skipped: clips that could not be read, or are beyond the data set's limits, by their id, and why.
         lengths: frames of each clip, once all are encoded.
     """
 
@@ -52,7 +53,8 @@ class CachedClips:
         self.clips = list(range(len(dataset)))[:limit]
         self.keys = [dataset.key(clip) for clip in self.clips]
         texts = [dataset.clips[clip].text for clip in self.clips]
-        self.ids = [[tokenizer.bos, *ids] for ids in tokenizer.encode_batch(texts)]
+        # Four bytes a token: there may be millions of them, and a list takes ten times as much.
+        self.ids = [array("i", [tokenizer.bos, *ids]) for ids in tokenizer.encode_batch(texts)]
         self.skipped: dict[str, str] = {}
         self.lengths: tuple[int, ...] | None = None
         self.fingerprint = fingerprint(self.keys)
@@ -68,22 +70,33 @@ class CachedClips:
         """
         order = sorted(self.clips, key=lambda clip: (self.dataset.clips[clip].seconds or 0.0, clip))
         wanted = [Wanted(self.keys[clip], lambda clip=clip: self.dataset[clip].waveform) for clip in order]
-        done = 0
+        done, refused = 0, {}
         for there in self.shards.fill(wanted, self.encode):
             for clip in order[done:there]:
-                if self.keys[clip] in self.shards:
+                if (reason := self.refusal(clip)) is None:
                     yield self.measured(clip)
+                else:
+                    refused[clip] = reason
             done = there
-        self.skipped |= {
-            self.dataset.clips[clip].id: self.shards.skipped[self.keys[clip]]
-            for clip in self.clips
-            if self.keys[clip] not in self.shards
-        }
+        self.skipped |= {self.dataset.clips[clip].id: refused[clip] for clip in sorted(refused)}
         if len(self.skipped) > MOST_SKIPPED * len(self.keys):
             shown = "".join(f"\n  {reason}" for reason in list(self.skipped.values())[:10])
             raise OmniError(f"dataset: {len(self.skipped)} of {len(self.keys)} clips cannot be read:{shown}")
-        self.clips = [clip for clip in self.clips if self.keys[clip] in self.shards]
+        self.clips = [clip for clip in self.clips if clip not in refused]
         self.lengths = tuple(self.measured(clip).frames for clip in self.clips)
+
+    def refusal(self, clip: int) -> str | None:
+        """Why a clip is left out: it cannot be read, or its states were made for a run with other limits."""
+        if self.keys[clip] not in self.shards:
+            return self.shards.skipped[self.keys[clip]]
+        seconds = self.shards.places[self.keys[clip]].seconds
+        least, most = (getattr(self.dataset, name, None) or seconds for name in ("min_seconds", "max_seconds"))
+        if seconds is not None and not least <= seconds <= most:
+            try:
+                self.dataset[clip]  # which says what is wrong with it
+            except OmniError as error:
+                return str(error)
+        return None
 
     @torch.no_grad()
     def encode(self, waveforms: list[Tensor]) -> list[Tensor]:
@@ -98,4 +111,4 @@ class CachedClips:
     def __getitem__(self, index: int) -> Example:
         clip = self.clips[index]
         states_KTD = self.shards.read(self.keys[clip]).to(self.device)
-        return Example(self.dataset.clips[clip].id, states_KTD, torch.tensor(self.ids[clip], device=self.device))
+        return Example(self.dataset.clips[clip].id, states_KTD, torch.tensor(self.ids[clip], dtype=torch.long, device=self.device))

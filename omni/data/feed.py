@@ -5,6 +5,7 @@ A feed has `__next__`, which returns the next batch, `skip`, which passes it ove
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
@@ -50,6 +51,27 @@ class Numbered:
         self.number = state["number"]
 
 
+class ReadAhead:
+    """Batches by their number, each of them read while the one before is used.
+
+    The number that follows is guessed from the last two, since a process among several takes every so manieth; a wrong
+    guess costs a reading, nothing else. An error comes up when its batch is asked for.
+    """
+
+    def __init__(self, read: Callable[[int], Batch]):
+        self.read = read
+        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
+        self.last: int | None = None
+        self.coming: dict[int, Future[Batch]] = {}
+
+    def __call__(self, number: int) -> Batch:
+        coming = self.coming.pop(number, None)
+        batch = self.read(number) if coming is None else coming.result()
+        following = number + (1 if self.last is None else max(1, number - self.last))
+        self.last, self.coming = number, {following: self.thread.submit(self.read, following)}
+        return batch
+
+
 class ClipFeed(Numbered):
     """Encoded clips in shuffled epochs; batch number n is a function of n and the seed alone.
 
@@ -59,6 +81,7 @@ class ClipFeed(Numbered):
         bos: the token that ends a text.
         batch_size: clips a batch.
         seed: of the order.
+        ahead: read each batch while the one before is used: for clips that lie on disk.
     """
 
     def __init__(
@@ -69,8 +92,10 @@ class ClipFeed(Numbered):
         bos: int,
         batch_size: int,
         seed: int,
+        ahead: bool = False,
     ):
         self.examples, self.check_fits = examples, check_fits
+        self.take = ReadAhead(self.batch) if ahead else self.batch
         self.fingerprint = getattr(examples, "fingerprint", "")
         self.bos, self.batch_size, self.seed = bos, batch_size, seed
 
@@ -97,12 +122,16 @@ class ClipFeed(Numbered):
         return sorted({index for number in numbers for index in self.indices(number)})
 
     def __next__(self) -> Batch:
-        examples = [self.examples[i] for i in self.indices(self.number)]
-        for example in examples:
-            self.check_fits(example.id, frames=example.states_KTD.size(1), tokens=len(example.ids_L))
-        batch = collate(examples, bos=self.bos)
+        batch = self.take(self.number)
         self.number += 1
         return batch
+
+    def batch(self, number: int) -> Batch:
+        """Raises OmniError when a clip of it does not fit the model, or is not there any more."""
+        examples = [self.examples[i] for i in self.indices(number)]
+        for example in examples:
+            self.check_fits(example.id, frames=example.states_KTD.size(1), tokens=len(example.ids_L))
+        return collate(examples, bos=self.bos)
 
 
 class Turns:

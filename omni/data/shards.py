@@ -7,10 +7,11 @@ buffer to shuffle in and without a state to keep beyond the number of the batch.
 
     FOLDER/3f2a9c.../encoder.json     the signature
     FOLDER/3f2a9c.../8b1d....tar      KEY.npy: states (layers, frames, width) in fp16
-    FOLDER/3f2a9c.../8b1d....json     the shard's size; for each key where its file begins, its bytes and frames
+    FOLDER/3f2a9c.../8b1d....json     the shard's size; for each key where its file begins, its bytes, frames, seconds
 
 A shard is written aside and renamed, so it is whole or not there: an extraction that was killed goes on where it was.
-Several processes may fill one folder; each takes the next shard that nobody holds.
+Several processes may fill one folder; each takes the next shard that nobody holds. What could not be read is tried
+again by each run: it may have been too long for that run's limits, and what is damaged is soon found out.
 
 Shape letters: K encoder layers kept, T encoder frames, D encoder width.
 """
@@ -31,6 +32,7 @@ import webdataset
 from torch import Tensor
 
 from omni.atomic import replace_text, replacing
+from omni.audio import SAMPLE_RATE
 from omni.data.fingerprint import fingerprint
 from omni.errors import OmniError
 
@@ -42,12 +44,13 @@ WAIT = 1.0
 
 
 class Place(NamedTuple):
-    """Where a clip's states are, and how many frames."""
+    """Where a clip's states are, how many frames, and how long it sounds; None where the index is an older one."""
 
     shard: Path
     offset: int
     size: int
     frames: int
+    seconds: float | None = None
 
 
 class Wanted(NamedTuple):
@@ -63,6 +66,10 @@ class Shards:
     Args:
         folder: of all encoders' states; or one encoder's, copied from elsewhere.
         signature: of the encoder; any JSON.
+
+    Attributes:
+        places: where the states of each key are.
+        skipped: keys whose clip could not be read by this process, and why.
 
     Raises:
         OmniError: the folder holds another encoder's states, or a shard that has been cut short, or cannot be made.
@@ -104,7 +111,6 @@ class Shards:
                     f"{index.name}, and its clips are encoded again"
                 )
             self.places |= {key: Place(shard, *place) for key, place in told["clips"].items()}
-            self.skipped |= told["skipped"]
             self.known.add(index)
 
     def __contains__(self, key: str) -> bool:
@@ -120,7 +126,7 @@ class Shards:
     def fill(self, wanted: Sequence[Wanted], encode: Callable[[list[Tensor]], list[Tensor]]) -> Iterator[int]:
         """Compute what is missing of `wanted`; yields how many of them are there, after each shard.
 
-        A clip that cannot be read is left out; `skipped` says why by its key, here and in later runs.
+        A clip that cannot be read is left out; `skipped` says why by its key.
 
         Args:
             wanted: best in the order of their length, since neighbours are encoded together.
@@ -155,14 +161,16 @@ class Shards:
         return ours
 
     def _write(self, clips: Sequence[Wanted], encode: Callable[[list[Tensor]], list[Tensor]]) -> None:
-        """One shard and its index."""
-        sounds, skipped = {}, {}
+        """One shard and its index, of those that can be read."""
+        sounds = {}
         for clip in clips:
             try:
                 sounds[clip.key] = clip.load()
             except OmniError as error:
-                skipped[clip.key] = str(error)
-        heard = dict(zip(sounds, encode(list(sounds.values())) if sounds else [], strict=True))
+                self.skipped[clip.key] = str(error)
+        if not sounds:
+            return
+        heard = dict(zip(sounds, encode(list(sounds.values())), strict=True))
         shard = self.folder / f"{fingerprint(clip.key for clip in clips)}.tar"
         with writing(self.folder):
             for left in self.folder.glob(f".{shard.stem}.*.tmp"):  # by an extraction that was killed
@@ -170,8 +178,8 @@ class Shards:
             with replacing(shard) as temporary, temporary.open("wb") as file, webdataset.TarWriter(file) as tar:
                 for key, states_KTD in heard.items():
                     tar.write({"__key__": key, "npy": states_KTD.to(torch.float16).cpu().numpy()})
-            places = {key: [*place] for key, place in members(shard)}
-            told = {"bytes": shard.stat().st_size, "clips": places, "skipped": skipped}
+            places = {key: [*place, len(sounds[key]) / SAMPLE_RATE] for key, place in members(shard)}
+            told = {"bytes": shard.stat().st_size, "clips": places}
             try:
                 replace_text(shard.with_suffix(".json"), json.dumps(told))
             except OSError:

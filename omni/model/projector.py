@@ -32,14 +32,15 @@ class Projector(nn.Module):
             the backbone undoes that within one step (its gradient at zero is about 2900 times as steep).
         gate: a learnable gain per channel behind a norm. Per channel, since the backbone norms each row anyway and
             a single gain would cancel.
+        dropout: the share of hidden units that are silenced in training.
 
     Raises:
         OmniError: an unknown `init`, or states of another width than `in_dim`.
     """
 
-    def __init__(self, *, in_dim: int, out_dim: int, hidden_dim: int, init: str, gate: bool):
+    def __init__(self, *, in_dim: int, out_dim: int, hidden_dim: int, init: str, gate: bool, dropout: float):
         super().__init__()
-        self.in_dim = in_dim
+        self.in_dim, self.dropout = in_dim, dropout
         self.fc2 = Linear(hidden_dim, out_dim, bias=True)
         self.gate = nn.Parameter(torch.ones(out_dim)) if gate else None
         nn.init.zeros_(self.fc2.bias)
@@ -60,7 +61,7 @@ class Projector(nn.Module):
             )
         frames_BTD = states_BKTD.transpose(1, 2).reshape(batch, frames, layers * width)
         hidden_BSH = F.gelu(self.mix(silence_padding(frames_BTD, lengths_B), lengths_B))
-        soft_BSC = self.fc2(hidden_BSH)
+        soft_BSC = self.fc2(F.dropout(hidden_BSH, self.dropout, self.training))
         if self.gate is not None:
             soft_BSC = rms_norm(soft_BSC) * self.gate.to(soft_BSC.dtype)
         return soft_BSC, self.output_length(lengths_B)
@@ -86,8 +87,17 @@ class StackMLP(Projector):
     The last stack is filled up with zeros: no frame is dropped. `stack=1` is the plain MLP.
     """
 
-    def __init__(self, *, in_dim: int, out_dim: int, stack: int = 8, init: str = "norm_matched", gate: bool = True):
-        super().__init__(in_dim=in_dim, out_dim=out_dim, hidden_dim=out_dim, init=init, gate=gate)
+    def __init__(
+        self,
+        *,
+        in_dim: int,
+        out_dim: int,
+        stack: int = 8,
+        init: str = "norm_matched",
+        gate: bool = True,
+        dropout: float = 0.0,
+    ):
+        super().__init__(in_dim=in_dim, out_dim=out_dim, hidden_dim=out_dim, init=init, gate=gate, dropout=dropout)
         self.stack = stack
         self.fc1 = Linear(in_dim * stack, out_dim, bias=True)
         nn.init.normal_(self.fc1.weight, std=1 / math.sqrt(in_dim * stack))
@@ -110,8 +120,17 @@ class Conv(Projector):
     token sees across the border of its stack.
     """
 
-    def __init__(self, *, in_dim: int, out_dim: int, halvings: int = 3, init: str = "norm_matched", gate: bool = True):
-        super().__init__(in_dim=in_dim, out_dim=out_dim, hidden_dim=out_dim, init=init, gate=gate)
+    def __init__(
+        self,
+        *,
+        in_dim: int,
+        out_dim: int,
+        halvings: int = 3,
+        init: str = "norm_matched",
+        gate: bool = True,
+        dropout: float = 0.0,
+    ):
+        super().__init__(in_dim=in_dim, out_dim=out_dim, hidden_dim=out_dim, init=init, gate=gate, dropout=dropout)
         self.convs = nn.ModuleList(
             nn.Conv1d(in_dim if i == 0 else out_dim, out_dim, kernel_size=3, stride=2, padding=1)
             for i in range(halvings)

@@ -186,7 +186,7 @@ def test_every_key_is_explained_so_a_schema_without_its_yaml_fails():
     made = {name: json.loads(text) for name, text in files().items()}
     keys = {key: schema for key, schema in leaves(made[f"{FOLDER}/train.json"]).items() if not key.endswith("_target_")}
     assert {"seed", "stage.lr", "stage.gate", "debug.limit_clips", "stage.freeze"} <= set(keys)
-    for group in ("encoder", "projector", "backbone", "dataset", "optimizer"):
+    for group in ("encoder", "projector", "backbone", "dataset", "augment", "optimizer"):
         for case in made[f"{FOLDER}/{group}.json"]["allOf"]:
             keys |= leaves(case["then"], group)
     unexplained = [

@@ -23,6 +23,7 @@ GROUPS = (
     "projector",
     "backbone",
     "dataset",
+    "augment",
     "optimizer",
     "logger",
     "stage",
@@ -34,6 +35,7 @@ FILES = sorted(path.relative_to(conf_dir()).as_posix() for path in conf_dir().rg
 GIVEN = {
     "backbone": {"dtype"},
     "optimizer": {"model", "lr"},
+    "augment": {"clips"},
     "logger": {"folder", "name", "group"},
 }
 """What `build.py` gives to a class, besides its YAML."""
@@ -94,7 +96,7 @@ def test_there_are_the_options_the_readme_speaks_of():
 
 @pytest.mark.parametrize(
     "option",
-    [o for o in OPTIONS if o.split("=")[0] in ("encoder", "projector", "backbone", "dataset", "optimizer")],
+    [o for o in OPTIONS if o.split("=")[0] in ("encoder", "projector", "backbone", "dataset", "augment", "optimizer")],
 )
 def test_yaml_and_schema_have_the_same_keys(option):
     group = option.split("=")[0]

@@ -68,6 +68,19 @@ def test_the_gate_is_a_gain_per_channel():
     torch.testing.assert_close(after[..., 4:], before[..., 4:])
 
 
+def test_dropout_silences_its_share_in_training_alone():
+    states, lengths = torch.randn(4, 1, 64, 16), torch.full((4,), 64)
+    projector = StackMLP(in_dim=16, out_dim=256, gate=False, dropout=0.5)
+    seen = []
+    projector.fc2.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    projector.train()(states, lengths)
+    projector.eval()(states, lengths)
+    train, evaluated = seen
+    silent = train == 0
+    assert 0.4 < silent.float().mean() < 0.6
+    torch.testing.assert_close(train[~silent], 2 * evaluated[~silent])
+
+
 def test_kept_layers_stand_side_by_side():
     projector = StackMLP(in_dim=32, out_dim=8, stack=2)
     states = torch.randn(1, 2, 4, 16)

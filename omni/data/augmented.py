@@ -1,0 +1,83 @@
+"""Clips and changed copies of them, which a model in training cannot learn by heart as soon."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+from omni.audio.augment import Change, Changes
+from omni.data.clips import Clips, Sample
+from omni.data.fingerprint import fingerprint
+from omni.data.manifest import Clip
+
+
+class AugmentedClips:
+    """Each clip as it is, then `copies` more of each, changed.
+
+    Which copy is changed how follows from the clip's sound and the copy's number alone, so its encoder states too are
+    computed once for all runs.
+
+    Args:
+        clips: which.
+        copies: changed ones of each.
+        speed, gain_db, snr_db: see `Changes`.
+
+    Raises:
+        OmniError: a factor or a range that is none.
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        *,
+        copies: int,
+        speed: Sequence[float],
+        gain_db: Sequence[float] | None,
+        snr_db: Sequence[float] | None,
+    ):
+        self.source, self.changes = clips, Changes(speed, gain_db, snr_db)
+        self.copies = copies
+        self.fingerprint = fingerprint([clips.fingerprint, repr((copies, self.changes))])
+
+    def __len__(self) -> int:
+        return len(self.source) * (1 + self.copies)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Those of the clips as they are: each file is read for it once."""
+        return [self.source.key(index) for index in range(len(self.source))]
+
+    @cached_property
+    def clips(self) -> list[Clip]:
+        """The rows of the manifest; those of the copies stand behind those of the clips."""
+        return [self.row(*divmod(place, len(self.source))) for place in range(len(self))]
+
+    def row(self, copy: int, index: int) -> Clip:
+        clip = self.source.clips[index]
+        if not copy:
+            return clip
+        seconds = clip.seconds and clip.seconds / self.change(copy, index).speed
+        return replace(clip, id=name_of(clip.id, copy), seconds=seconds)
+
+    def change(self, copy: int, index: int) -> Change:
+        """What is done to a clip for its copy of that number, from 1 on."""
+        return self.changes.draw(f"{self.keys[index]} {copy}")
+
+    def key(self, place: int) -> str:
+        """As `Clips.key`, of the changed sound."""
+        copy, index = divmod(place, len(self.source))
+        return fingerprint([self.keys[index], self.change(copy, index)]) if copy else self.keys[index]
+
+    def __getitem__(self, place: int) -> Sample:
+        copy, index = divmod(place, len(self.source))
+        sample = self.source[index]
+        if not copy:
+            return sample
+        return Sample(name_of(sample.id, copy), self.change(copy, index).apply(sample.waveform), sample.text)
+
+    def of(self, split: str) -> Clips:
+        """The clips of another split, unchanged."""
+        return self.source.of(split)
+
+
+def name_of(clip: str, copy: int) -> str:
+    return f"{clip}#{copy}"
