@@ -2,21 +2,29 @@
 
 python -m omni.evaluate run=outputs/latest suite=hearing              does it hear? on held-out clips of its data set
 python -m omni.evaluate run=outputs/latest suite=hearing split=val    on another split
+python -m omni.evaluate run=outputs/latest/checkpoints/step_000500    as it was at an earlier step
 
-Writes RUN/hearing/SPLIT.json, and SPLIT.jsonl with what was said and what it heard; of the newest checkpoint.
+Prints a short report whose first word is HEARS or DEAF, and writes a long one with pictures into RUN/hearing; that of
+a checkpoint that was named into RUN/hearing/step_... The exit status is 0 either way: a verdict is no failure, and
+what a run must reach is for its stage's gate to say.
 """
 
-import json
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from omni.atomic import replace_text
 from omni.config.arguments import run
 from omni.config.schema import Device, Precision
-from omni.config.trained import held_out_clips, load_trained
+from omni.config.trained import Trained, held_out_clips, load_trained
+from omni.record.hearing import read_looks, write_hearing
+from omni.record.hearing_text import render_short
+from omni.record.metrics import NAME
+
+if TYPE_CHECKING:
+    from omni.data.cached import CachedClips
 
 
 class Suite(Enum):
@@ -42,25 +50,47 @@ def main() -> None:
 def evaluate(asked: Evaluate) -> None:
     """Run a suite on a run, print and write what it finds."""
     trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name)
-    clips = held_out_clips(asked.run, trained, asked.split)
-    from omni.evaluation.report import hearing_report
-    from omni.evaluation.transcription import error_rates
-
+    clips = held_out_clips(trained, asked.split)
     for _ in clips.encode_ahead():
         pass
+    hear(trained, clips, asked)
+
+
+def hear(trained: Trained, clips: "CachedClips", asked: Evaluate) -> None:
+    """Does it hear?"""
+    from omni.evaluation.report import hearing_report
+
     examples = [clips[i] for i in range(len(clips))]
-    figures, heard = hearing_report(trained.model, examples, trained.tokenizer)
+    report = hearing_report(trained.model, examples, trained.tokenizer)
     said = [clips.dataset.clips[i].text for i in clips.clips]
-    if hasattr(clips.dataset, "whisper"):
-        own = error_rates(said, [clips.dataset.whisper[i] for i in clips.clips])
-        figures |= {"whisper_wer": own.wer, "whisper_cer": own.cer}
-    figures = {name: None if figure != figure else figure for name, figure in figures.items()}  # JSON has no NaN
-    folder = Path(asked.run).expanduser().resolve() / asked.suite.name
-    folder.mkdir(exist_ok=True)
-    lines = [{"id": e.id, "said": text, "heard": guess} for e, text, guess in zip(examples, said, heard, strict=True)]
-    replace_text(folder / f"{asked.split}.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    replace_text(folder / f"{asked.split}.json", json.dumps(figures, indent=2) + "\n")
-    print(json.dumps(figures, indent=2))
+    folder, step = trained.checkpoint.resolve().parents[1], int(trained.checkpoint.name.removeprefix("step_"))
+    figures, files = write_hearing(
+        folder / "hearing" / (trained.checkpoint.name if Path(asked.run).parent.name == "checkpoints" else ""),
+        {
+            "run": f"{folder.parent.name}/{folder.name}",
+            "step": step,
+            "split": asked.split,
+            **report.figures,
+            **of_whisper(clips, said),
+            "explained": report.plane.explained.tolist(),
+        },
+        [{"id": e.id, "said": s, "heard": h} for e, s, h in zip(examples, said, report.heard, strict=True)],
+        looks=read_looks(folder / NAME, until=step),
+        plane=(report.plane.soft, report.plane.text),
+        loudness=(report.loudness.soft, report.loudness.text),
+    )
+    print(render_short(figures))
+    print(f"\n{', '.join(file.name for file in files)} in {files[0].parent}")
+
+
+def of_whisper(clips: "CachedClips", said: list[str]) -> dict[str, Any]:
+    """What Whisper's own decoder got wrong on the same clips, where the data set knows what it understood."""
+    from omni.evaluation.transcription import error_rates
+
+    if not hasattr(clips.dataset, "whisper"):
+        return {}
+    own = error_rates(said, [clips.dataset.whisper[i] for i in clips.clips])
+    return {"whisper_wer": own.wer, "whisper_cer": own.cer}
 
 
 if __name__ == "__main__":

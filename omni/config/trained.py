@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """The pipeline in eval mode, its tokenizer, and where they come from."""
+    """The pipeline in eval mode, its tokenizer, and where they come from: of a run, its checkpoint."""
 
     source: str
     model: "Omni"
     tokenizer: "Tokenizer"
+    checkpoint: Path | None = None
 
     def hear(self, path: str) -> "Tensor":
         """A sound file as soft tokens (S, C).
@@ -71,20 +72,25 @@ def load_trained(source: str, *, device: str = "auto", precision: str = "auto") 
         backbone, tokenizer = load_gpt(path, dtype)
         model = Omni(encoder=None, projector=None, backbone=backbone).to(on)
     model.backbone.to(dtype)  # nothing trains any more, so nothing needs fp32 masters
-    return Trained(source, model.eval(), tokenizer)
+    return Trained(source, model.eval(), tokenizer, checkpoint)
 
 
-def held_out_clips(source: str, trained: Trained, split: str) -> "CachedClips":
+def held_out_clips(trained: Trained, split: str) -> "CachedClips":
     """The clips of a split of the data set that a run was trained on.
 
     Raises:
-        ConfigError: the run is of text alone, or keeps no encoder states on disk.
+        ConfigError: no run, or one of text alone, or one that keeps no encoder states on disk.
+        ManifestError: no such split.
     """
-    run = Path(source).expanduser()
-    cfg = load(run.parents[1] if run.parent.name == "checkpoints" else run)
-    if trained.model.encoder is None or cfg.features is None:
-        raise ConfigError(f"run: {source} has no ears, or no `features`: what it hears is not kept on disk")
-    return cached_clips(cfg, make(cfg.dataset, "dataset").of(split), trained.model.encoder, trained.tokenizer)
+    if trained.checkpoint is None or trained.model.encoder is None:
+        raise ConfigError(f"run: {trained.source} is of text alone and has no ears; give a run that was taught to hear")
+    cfg = load(trained.checkpoint.parents[1])
+    if cfg.features is None:
+        raise ConfigError(f"run: {trained.source} kept no encoder states on disk; train it with features=data/features")
+    dataset = make(cfg.dataset, "dataset")
+    if not hasattr(dataset, "of"):
+        raise ConfigError(f"dataset: {cfg.dataset._target_} has no `of(split)`, so nothing of it is held out")
+    return cached_clips(cfg, dataset.of(split), trained.model.encoder, trained.tokenizer)
 
 
 def find_checkpoint(path: Path) -> Path | None:

@@ -16,6 +16,8 @@ STANDARD = jiwer.transformations.wer_standardize.transforms
 WORDS = jiwer.Compose([*STANDARD[:-1], jiwer.RemovePunctuation(), jiwer.RemoveMultipleSpaces(), *STANDARD[-2:]])
 """Lower case, English contractions written out, no [sounds], no punctuation, which is not said."""
 LETTERS = jiwer.Compose([*WORDS.transforms[:-1], jiwer.ReduceToListOfListOfChars()])
+CHARACTERS_A_SECOND = 25
+"""Faster than anyone speaks: the fastest of 3,960 clips of game dialogue has 22, the median 13."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,18 @@ class ErrorRates:
     cer: float
 
 
-def transcribe(backbone: GPT, tokenizer: Tokenizer, soft: Sequence[Tensor], *, max_tokens: int) -> list[str]:
-    """What the model says, greedily, behind each clip's soft tokens (S, C)."""
-    settings = Settings(temperature=0.0, max_tokens=max_tokens)
-    rows = Engine(backbone, tokenizer).complete([[row, [tokenizer.bos]] for row in soft], settings)
+def transcribe(backbone: GPT, tokenizer: Tokenizer, soft: Sequence[Tensor], *, seconds: Sequence[float]) -> list[str]:
+    """What the model says, greedily, behind each clip's soft tokens (S, C), cut off where its text is longer than
+    anybody could say in so many seconds: a model that got lost may repeat itself for ever."""
+    rows = Engine(backbone, tokenizer).complete([[row, [tokenizer.bos]] for row in soft], list(map(greedy, seconds)))
     return [row.text for row in rows]
+
+
+def greedy(seconds: float) -> Settings:
+    """The likeliest tokens, of no more text than can be said in that time."""
+    most = max(1, math.ceil(seconds * CHARACTERS_A_SECOND))
+    # A character takes at most four tokens, and a token may bring none.
+    return Settings(temperature=0.0, max_tokens=4 * most, max_characters=most)
 
 
 def error_rates(said: Sequence[str], heard: Sequence[str]) -> ErrorRates:

@@ -26,8 +26,8 @@ class Row:
     Attributes:
         tokens: what came so far, without the token that ended it.
         text: the same as text, whole characters only.
-        finish: why it is over: "stop" for a token that ends it, "length" for `max_tokens` or a full context; None
-            while it goes on.
+        finish: why it is over: "stop" for a token that ends it, "length" for `max_tokens`, `max_characters` or a full
+            context; None while it goes on.
     """
 
     def __init__(self, tokenizer: Tokenizer, settings: Settings, *, seed: int, room: int):
@@ -47,9 +47,13 @@ class Row:
         self.tokens.append(token)
         self.text += self.stream.read(token)
         self.forced += self.tools.read(token)
-        if len(self.tokens) == self.room:
+        if len(self.tokens) == self.room or self.long_enough():
             self.close("length")
         return token
+
+    def long_enough(self) -> bool:
+        most = self.settings.max_characters
+        return most is not None and len(self.text) >= most
 
     def close(self, finish: str) -> None:
         self.finish = finish
@@ -146,9 +150,13 @@ class Engine:
             for row in rows:
                 self.remove(row)
 
-    def complete(self, prompts: Sequence[Sequence[Segment]], settings: Settings = PLAIN) -> list[Row]:
-        """Continue many prompts to their end; a row for each, in order."""
-        rows = [row for segments in prompts for row in self.add(segments, settings)]
+    def complete(
+        self, prompts: Sequence[Sequence[Segment]], settings: Settings | Sequence[Settings] = PLAIN
+    ) -> list[Row]:
+        """Continue many prompts to their end, with the same settings or each with its own; a row for each, in order."""
+        if isinstance(settings, Settings):
+            settings = [settings] * len(prompts)
+        rows = [row for segments, its in zip(prompts, settings, strict=True) for row in self.add(segments, its)]
         while not all(row.finish for row in rows):
             self.step()
         return rows

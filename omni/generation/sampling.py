@@ -14,6 +14,7 @@ class Settings:
 
     Args:
         max_tokens: the most tokens to produce.
+        max_characters: the length of text with which it is over; None for any.
         temperature: 0 takes the likeliest token; 1 draws from the model's own distribution.
         top_k: draw among the k likeliest; None for all of them.
         top_p: draw among the likeliest that together hold this much probability (Holtzman et al. 2020).
@@ -25,6 +26,7 @@ class Settings:
     """
 
     max_tokens: int = 256
+    max_characters: int | None = None
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float = 1.0
@@ -34,6 +36,7 @@ class Settings:
     def __post_init__(self):
         bounds = {
             "max_tokens": (self.max_tokens >= 1, "1 or more"),
+            "max_characters": (self.max_characters is None or self.max_characters >= 1, "1 or more, or left out"),
             "temperature": (0 <= self.temperature < float("inf"), "0 or more"),
             "top_k": (self.top_k is None or self.top_k >= 1, "1 or more, or left out"),
             "top_p": (0 < self.top_p <= 1, "above 0, at most 1"),

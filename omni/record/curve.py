@@ -6,7 +6,7 @@ from typing import Any
 
 from omni.atomic import replacing
 from omni.record.gate import Verdict, in_words
-from omni.record.metrics import Metrics, lower_is_better, read_metrics
+from omni.record.metrics import Metrics, read_metrics
 from omni.record.style import (
     BLUE,
     DPI,
@@ -15,10 +15,13 @@ from omni.record.style import (
     GREEN,
     INK,
     ORANGE,
+    PINK,
     PURPLE,
     RED,
     TEAL,
+    Points,
     drawable,
+    label_ends,
     scale,
     short,
     smooth,
@@ -28,7 +31,9 @@ from omni.record.style import (
 
 INCHES = (8.0, 4.7)
 LEFT, RIGHT = 0.085, 0.915
-OTHERS = (ORANGE, PURPLE, TEAL)
+NARROW = 0.775
+"""Where the axes end when lines have names at their ends."""
+OTHERS = (ORANGE, PURPLE, TEAL, FAINT, PINK)
 RATE_NAMES = ("lr", "learning_rate")
 
 
@@ -48,7 +53,8 @@ def draw_curve(metrics_csv: Path, png: Path, *, title: str, gate: Sequence[Verdi
     figure = Figure(figsize=INCHES, dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     top = 0.85 if gate else 0.89
-    shape = {"left": LEFT, "right": RIGHT, "top": top, "bottom": 0.105, "hspace": 0.12}
+    right = NARROW if _others(metrics) else RIGHT
+    shape = {"left": LEFT, "right": right, "top": top, "bottom": 0.105, "hspace": 0.12}
     if rate and metrics:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[6, 1], gridspec_kw=shape)
         _draw_rate(lower, rate)
@@ -71,25 +77,26 @@ def _draw_metrics(axes: Any, metrics: Metrics, gate: Sequence[Verdict]) -> None:
         return
     points = metrics[name]
     finite = [(step, value) for step, value in points if drawable(value)]
-    rest = [other for other in metrics if other != name and "loss" in other.lower()]
-    _draw_line(axes, finite, label=name if rest else None)
-    shown = finite
-    for other, color in zip(rest, OTHERS, strict=False):
-        values = [(step, value) for step, value in metrics[other] if drawable(value)]
-        _draw_line(axes, values, label=other, color=color, width=1.6)
-        shown = shown + values
+    _draw_line(axes, finite)
+    lines = {name: (finite, BLUE)}
+    for other, color in zip(_others(metrics), OTHERS, strict=False):
+        lines[other] = ([(step, value) for step, value in metrics[other] if drawable(value)], color)
+        _draw_line(axes, *lines[other], width=1.6)
+    shown = [point for line, _ in lines.values() for point in line]
     _mark_broken(axes, [step for step, value in points if not drawable(value)])
     for threshold in (each.get("threshold") for each in gate if each.get("metric") == name):
         axes.axhline(threshold, color=GREEN, lw=1, ls=(0, (4, 3)), label=f"gate {short(threshold)}")
         shown = [*shown, (0, threshold)]
     scale(axes, [value for _, value in shown])
-    _label_ends(axes, finite)
+    _label_ends(axes, finite, last=len(lines) == 1)
     axes.set_ylabel(name, color=FAINT, fontsize=9.5, parse_math=False)
+    if len(lines) > 1:
+        ends = [(line[-1][1], f"{told} {short(line[-1][1])}", color) for told, (line, color) in lines.items() if line]
+        label_ends(axes, ends)
     if axes.get_legend_handles_labels()[0]:
-        best = "upper right" if lower_is_better(name) else "lower right"
-        legend = axes.legend(loc=best, fontsize=9, labelcolor=INK, borderaxespad=0.8, edgecolor="none")
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        # Above the axes, where no line can be.
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, "borderpad": 0}
+        axes.legend(ncols=2, fontsize=9, labelcolor=INK, frameon=False, **place)
 
 
 def _main(metrics: Metrics) -> str | None:
@@ -99,29 +106,35 @@ def _main(metrics: Metrics) -> str | None:
     return next(iter([name for name in train if name == "loss"] + train + losses + list(metrics)), None)
 
 
-def _draw_line(
-    axes: Any, points: list[tuple[int, float]], label: str | None, *, color: str = BLUE, width: float = 2.2
-) -> None:
+def _others(metrics: Metrics) -> list[str]:
+    """What is drawn beside the main metric: other losses."""
+    return [name for name in metrics if name != _main(metrics) and "loss" in name.lower()]
+
+
+def _draw_line(axes: Any, points: Points, color: str = BLUE, *, width: float = 2.2) -> None:
     steps, values = xy(points)
     if len(points) < FEW_POINTS:
-        axes.plot(steps, values, color=color, lw=width - 0.2, marker="o", ms=4, label=label, zorder=3)
+        axes.plot(steps, values, color=color, lw=width - 0.2, marker="o", ms=4, zorder=3)
         return
     axes.plot(steps, values, color=color, lw=0.9, alpha=0.28, zorder=2)
-    axes.plot(steps, smooth(values), color=color, lw=width, solid_capstyle="round", label=label, zorder=3)
+    axes.plot(steps, smooth(values), color=color, lw=width, solid_capstyle="round", zorder=3)
 
 
-def _label_ends(axes: Any, points: list[tuple[int, float]]) -> None:
+def _label_ends(axes: Any, points: Points, *, last: bool) -> None:
+    """Mark both ends and write the first value beside it, and the last one if it is not named elsewhere."""
     if not points:
         return
-    (first_step, first), (last_step, last) = points[0], points[-1]
+    (first_step, first), (last_step, end) = points[0], points[-1]
     if first_step == last_step:
         axes.set_xlim(first_step - 1, first_step + 1)
     # Away from the line: above where it falls, below where it rises.
-    above = first >= last
+    above = first >= end
     ends = [(first_step, first, (8, 4 if above else -4), "bottom" if above else "top")]
-    ends += [(last_step, last, (9, 0), "center")] if last_step > first_step else []
+    ends += [(last_step, end, (9, 0), "center")] if last_step > first_step else []
     for step, value, offset, side in ends:
         axes.plot([step], [value], "o", color=BLUE, ms=6.5, mec="white", mew=1.2, zorder=4, clip_on=False)
+        if step == last_step != first_step and not last:
+            continue
         style = {"color": INK, "fontsize": 10, "fontweight": "bold", "va": side, "annotation_clip": False}
         style["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
         axes.annotate(short(value), (step, value), offset, textcoords="offset points", **style)

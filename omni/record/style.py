@@ -5,9 +5,12 @@ from typing import Any
 
 DPI = 150
 INK, FAINT, BLUE, GREEN, RED = "#22262b", "#8a9099", "#2f6fb3", "#2a8a4a", "#c23b32"
-ORANGE, PURPLE, TEAL = "#d98324", "#7a5fa8", "#4d9a94"
+ORANGE, PURPLE, TEAL, PINK = "#d98324", "#7a5fa8", "#4d9a94", "#b5548e"
 # Below it a smoothed line would only repeat the raw one.
 FEW_POINTS = 30
+
+LABEL_POINTS = 13
+"""From one label at a line's end to the next, in points."""
 
 Points = list[tuple[int, float]]
 
@@ -44,6 +47,36 @@ def tidy(axes: Any) -> None:
     axes.set_axisbelow(True)
     axes.margins(x=0.015)
     axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def label_ends(axes: Any, ends: list[tuple[float, str, str]]) -> None:
+    """Write a text, in its colour, to the right of the axes where a line ends; texts that would touch move apart.
+    Comes last: it goes by the limits of the axes."""
+    axes.get_ylim()  # settles them
+    height = axes.get_position().height * axes.figure.get_figheight() * 72
+    flat = axes.transScale + axes.transLimits
+    places = spread([flat.transform((0, value))[1] for value, _, _ in ends], LABEL_POINTS / height)
+    for place, (_, text, color) in zip(places, ends, strict=True):
+        style = {"color": color, "fontsize": 9, "fontweight": "bold", "va": "center", "parse_math": False}
+        axes.annotate(text, (1, place), (9, 0), xycoords="axes fraction", textcoords="offset points", **style)
+
+
+def spread(places: list[float], gap: float) -> list[float]:
+    """The nearest places, in the same order, that are `gap` apart: those too near stand around their middle."""
+    blocks: list[list[int]] = []
+
+    def bottom(block: list[int]) -> float:
+        return sum(places[i] for i in block) / len(block) - gap * (len(block) - 1) / 2
+
+    for i in sorted(range(len(places)), key=lambda i: places[i]):
+        blocks.append([i])
+        while len(blocks) > 1 and bottom(blocks[-1]) < bottom(blocks[-2]) + gap * len(blocks[-2]):
+            last = blocks.pop()
+            blocks[-1] += last
+    apart = dict.fromkeys(range(len(places)), 0.0)
+    for block in blocks:
+        apart |= {i: bottom(block) + gap * number for number, i in enumerate(block)}
+    return list(apart.values())
 
 
 def drawable(value: float) -> bool:

@@ -46,7 +46,18 @@ def test_transcripts_are_the_likeliest_tokens_clip_by_clip(model):
     assert min(lengths) < 6  # some end by themselves
     assert max(lengths) == 12  # some are cut
     tokenizer = ByteTokenizer()
-    assert transcribe(model, tokenizer, soft, max_tokens=12) == [tokenizer.decode(tokens) for tokens in expected]
+    heard = transcribe(model, tokenizer, soft, seconds=[0.48] * len(soft))  # 12 characters
+    assert heard == [tokenizer.decode(tokens) for tokens in expected]
+
+
+def test_nobody_says_more_than_there_is_time_for(model):
+    soft = [torch.randn(4, 32) for _ in range(12)]
+    lasting = [0.04, 0.2, 1.0, 4.0] * 3
+    most = [1, 5, 25, 100]
+    tokenizer = ByteTokenizer()
+    heard = transcribe(model, tokenizer, soft, seconds=lasting)
+    assert heard == [tokenizer.decode(greedy(model, row, most[i % 4])) for i, row in enumerate(soft)]
+    assert sum(len(text) == most[i % 4] for i, text in enumerate(heard)) >= 4  # the others ended by themselves
 
 
 def rates(wer: float, cer: float) -> ErrorRates:

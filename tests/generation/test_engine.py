@@ -225,6 +225,22 @@ def test_text_grows_by_whole_characters():
     assert row.finish == "length"
 
 
+def test_so_many_characters_end_an_answer():
+    engine = Engine(Parrot(say("héllo")), ChatTokenizer())
+    (row,) = engine.add([[65]], Settings(temperature=0, max_characters=2))
+    assert [engine.step()[row] for _ in range(3)] == [*"hé".encode()]  # three bytes
+    assert (row.text, row.finish) == ("hé", "length")
+    assert engine.step() == {}
+
+
+def test_complete_takes_settings_for_each_prompt(engine):
+    settings = [replace(GREEDY, max_tokens=n) for n in (3, 1, 7)]
+    rows = engine.complete([[ids(4)], [ids(9)], [ids(2)]], settings)
+    assert [len(row.tokens) for row in rows] == [3, 1, 7]
+    with pytest.raises(ValueError, match="zip"):
+        engine.complete([[ids(4)], [ids(9)]], settings)
+
+
 def test_a_call_of_the_calculator_is_answered():
     words = say("A", PYTHON_START, "6*7", PYTHON_END, "----", "!", ASSISTANT_END)
     engine = Engine(Parrot(words), ChatTokenizer())

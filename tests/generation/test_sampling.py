@@ -61,6 +61,7 @@ def test_a_tiny_temperature_is_no_overflow():
     [
         *({"temperature": -1}, {"temperature": float("nan")}, {"temperature": float("inf")}),
         *({"top_k": 0}, {"top_p": 0}, {"top_p": 1.1}, {"max_tokens": 0}, {"seed": 10**20}, {"seed": -1}),
+        {"max_characters": 0},
     ],
 )
 def test_settings_out_of_range_are_refused(wrong):

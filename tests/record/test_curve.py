@@ -3,6 +3,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
 
@@ -79,7 +80,26 @@ def test_a_validation_loss_is_drawn_too(tmp_path: Path) -> None:
     rows[49]["val_loss"], rows[99]["val_loss"] = 2.0, 1.5
     picture, said = draw(tmp_path, rows)
     assert amount(picture, ORANGE) > 300
-    assert {"val_loss", "loss"} <= set(said)
+    assert {"val_loss 1.5", "loss 1.41"} <= set(said)  # at the lines' ends
+
+
+def test_the_five_losses_of_a_look_are_named_where_they_end_and_no_name_lies_on_another(tmp_path: Path) -> None:
+    rows, names = falling(100), ("matched", "shuffled", "silence", "none", "transcript")
+    rows[49] |= {f"loss_{name}": 3.0 for name in names}
+    rows[99] |= {f"loss_{name}": 3.0 + 0.01 * place for place, name in enumerate(names)}
+    ends, write = [], Text.draw
+
+    def listen(self: Text, renderer: object) -> None:
+        if self.get_text().startswith("loss_"):
+            ends.append(self.get_window_extent(renderer))
+        write(self, renderer)
+
+    with patch.object(Text, "draw", listen):
+        draw(tmp_path, rows)
+    assert len(ends) == 5
+    assert all(end.x0 > 0.775 * 1200 and end.x1 < 1200 for end in ends)
+    ends.sort(key=lambda end: end.y0)
+    assert all(low.y1 <= high.y0 + 1 for low, high in pairwise(ends))
 
 
 def test_steps_that_are_not_finite_are_marked(tmp_path: Path) -> None:

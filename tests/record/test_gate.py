@@ -34,7 +34,5 @@ def test_each_metric_is_judged_by_itself():
 
 
 def test_an_unknown_metric_lists_those_there_are():
-    with pytest.raises(
-        OmniError, match=r"gate.wer: no such.*; there are loss, recall, loss_drop, recall_drop"
-    ):
+    with pytest.raises(OmniError, match=r"gate.wer: no such.*; there are loss, recall, loss_drop, recall_drop"):
         judge(SUMMARY, {"wer": 0})
