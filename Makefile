@@ -17,7 +17,7 @@ base: $(INSTALLED)  ## data/starter again: the small language model, from Debian
 align: $(INSTALLED)  ## W2: teach the starter to hear, and ask whether it does
 	$(RUN) -m omni.prepare stage=w2_align
 	$(RUN) -m omni.train stage=w2_align
-	$(RUN) -m omni.evaluate run=outputs/latest suite=hearing
+	$(RUN) -m omni.evaluate run=outputs/latest suite=hearing precision=bf16
 
 test: $(INSTALLED)  ## everything but the slow tests
 	$(RUN) -m pytest

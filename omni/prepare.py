@@ -1,7 +1,8 @@
-"""python -m omni.prepare: make what a configuration needs and does not find: its data, and its tokenizer.
+"""python -m omni.prepare: make what a configuration needs and does not find: its data, its tokenizer, encoder states.
 
 python -m omni.prepare stage=w0_base dataset=debian_text       fetch the text, train a tokenizer on it
 python -m omni.prepare dataset=climbmix dataset.shards=2       fetch two files of nanochat's corpus
+python -m omni.prepare stage=w2_align                          fetch the clips, encode all splits; two at once share it
 
 Takes the overrides that `python -m omni.train` will be given. What is there already is left as it is.
 """

@@ -23,7 +23,7 @@ from omni.config.recipe import sizes_of
 from omni.config.render import load, pinned, render, select, self_contained, signature
 from omni.errors import OmniError
 from omni.record.curve import draw_curve
-from omni.record.facts import tell_parts, tell_skipped, tell_throughput
+from omni.record.facts import tell_parts, tell_skipped, tell_throughput, tell_wait
 from omni.record.folder import point_latest
 from omni.record.gate import judge, refuse_unknown, tell
 from omni.record.metrics import Loggers, cut_metrics, read_metrics, summarise
@@ -67,7 +67,9 @@ def train(world: World, cfg: DictConfig, folder: Path, overrides: list[str]) -> 
             encode_clips(built)
             stopped = fit(cfg, built, run, loggers, start)
             status = judge_run(cfg, run)
-            if cfg.encoder is None and (sizes := sizes_of(cfg.backbone)):
+            if cfg.encoder is not None:
+                tell_wait(run, built.trainer)
+            elif sizes := sizes_of(cfg.backbone):
                 tell_throughput(run, built.trainer, sizes, built.dtype)
         except KeyboardInterrupt:
             status = "interrupted"

@@ -30,7 +30,14 @@ EARS = ("encoder", "projector")
 AT_LEAST_ONE = (
     *(f"stage.{key}" for key in ("max_steps", "batch_size", "accumulate", "checkpoint_every", "checkpoints_kept")),
     *(f"backbone.{key}" for key in ("sequence_len", "n_layer", "n_head", "n_kv_head", "n_embd")),
-    *("encoder.width", "encoder.depth", "encoder.n_heads", "projector.stack", "projector.halvings"),
+    *(
+        "encoder.width",
+        "encoder.depth",
+        "encoder.n_heads",
+        "projector.stack",
+        "projector.hidden_dim",
+        "projector.halvings",
+    ),
     *("augment.copies", "debug.limit_clips"),
 )
 """Sizes and counts."""

@@ -4,7 +4,7 @@ of an encoder."""
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,17 +77,15 @@ def parts_of(dataset: Any, own: str) -> Iterator[tuple[str, "Clips"]]:
 
 def encode_split(name: str, clips: "CachedClips") -> None:
     """Encode what is not there of a split, and say how it went."""
-    total, missing, began = len(clips), sum(key not in clips.shards for key in clips.keys), time.monotonic()
-    with Progress(total, total - missing, f"encode {name}", unit="clip") as progress:
+    missing, began = sum(key not in clips.shards for key in clips.keys), time.monotonic()
+    with Progress(len(clips), 0, f"encode {name}", unit="clip") if missing else nullcontext() as progress:
         for done, _ in enumerate(clips.encode_ahead(), start=1):
-            if missing and done > total - missing:
+            if progress is not None:
                 progress.update(done, {})
     for reason in list(clips.skipped.values())[:SKIPPED_TOLD]:
         log.warning("features: %s: left out %s", name, reason)
-    there, seconds = len(clips.clips), time.monotonic() - began
-    told = f"encoded {missing - len(clips.skipped)} in {seconds:.1f} s" if missing > len(clips.skipped) else "all there"
-    left_out = f", {len(clips.skipped)} left out" if clips.skipped else ""
-    log.info("features: %s: %d clips in %s, %s%s", name, there, clips.shards.folder, told, left_out)
+    told = f"{missing} were missing, {time.monotonic() - began:.1f} s" if missing else "all were there"
+    log.info("features: %s: %d clips in %s; %s", name, len(clips), clips.shards.folder, told)
 
 
 def train_tokenizer(backbone: DictConfig, dataset: Any) -> None:

@@ -77,6 +77,7 @@ class StackMLP:
     in_dim: int = MISSING
     out_dim: int = MISSING
     stack: int = MISSING
+    hidden_dim: int = MISSING
     init: Init = MISSING
     gate: bool = MISSING
     dropout: float = MISSING

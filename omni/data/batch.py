@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from omni.data.features import Example
 from omni.text.tokenizer import IGNORE
 
-POOL = 16
+POOL = 32
 """Batches whose clips are sorted by length together: padding falls, and order stays random enough."""
 
 

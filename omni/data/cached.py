@@ -18,6 +18,7 @@ from omni.text.tokenizer import Tokenizer
 
 MOST_SKIPPED = 0.01
 """Of a data set's clips; with more it is not the clips that are damaged."""
+TEXTS_AT_ONCE = 4096
 
 
 class CachedClips:
@@ -52,9 +53,10 @@ class CachedClips:
         self.device = device
         self.clips = list(range(len(dataset)))[:limit]
         self.keys = [dataset.key(clip) for clip in self.clips]
+        # As arrays, and not all texts at once: there may be millions, and a list takes ten times as much.
         texts = [dataset.clips[clip].text for clip in self.clips]
-        # Four bytes a token: there may be millions of them, and a list takes ten times as much.
-        self.ids = [array("i", [tokenizer.bos, *ids]) for ids in tokenizer.encode_batch(texts)]
+        parts = (tokenizer.encode_batch(texts[i : i + TEXTS_AT_ONCE]) for i in range(0, len(texts), TEXTS_AT_ONCE))
+        self.ids = [array("i", [tokenizer.bos, *ids]) for part in parts for ids in part]
         self.skipped: dict[str, str] = {}
         self.lengths: tuple[int, ...] | None = None
         self.fingerprint = fingerprint(self.keys)
@@ -111,4 +113,5 @@ class CachedClips:
     def __getitem__(self, index: int) -> Example:
         clip = self.clips[index]
         states_KTD = self.shards.read(self.keys[clip]).to(self.device)
-        return Example(self.dataset.clips[clip].id, states_KTD, torch.tensor(self.ids[clip], dtype=torch.long, device=self.device))
+        ids_L = torch.tensor(self.ids[clip], dtype=torch.long, device=self.device)
+        return Example(self.dataset.clips[clip].id, states_KTD, ids_L)

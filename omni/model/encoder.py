@@ -4,7 +4,8 @@ Shape letters: B clips, K encoder layers kept, T encoder frames, D encoder width
 N windows of at most 30 s in one batch.
 
 The layers are transformers' own. Its encoder's forward takes nothing but 3000 mel frames, so its sub-modules
-are called here one by one, which gives the same numbers at 30 s and takes any shorter length.
+are called here one by one, which gives the same numbers at 30 s and takes any shorter length. On a CPU its
+layers' arithmetic goes through oneDNN (`cpu_layers.py`).
 """
 
 import hashlib
@@ -24,12 +25,13 @@ from transformers.models.whisper.modeling_whisper import sinusoids
 from omni.audio import SAMPLE_RATE
 from omni.audio.mel import log_mel
 from omni.errors import OmniError
+from omni.model.cpu_layers import run_layer, runs_on_onednn
 from omni.model.layout import CONFIG, MODEL, WeightsError
 from omni.model.weights import WhisperWeights, find_whisper
 
 FRAME = 320  # samples an encoder frame covers: a mel hop of 160, halved by conv2
-# Frames in one batch, by device. Two windows of 30 s are as fast as any on a CPU; a GPU wants more, not measured.
-FRAMES_AT_ONCE = {"cpu": 3_000, "cuda": 24_000}
+# Frames in one batch, by device: more are no faster on a CPU, and padded further; a GPU wants more, not measured.
+FRAMES_AT_ONCE = {"cpu": 600, "cuda": 24_000}
 CONTEXTS = ("clip", "crop", "full")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -128,13 +130,13 @@ class FrozenWhisper(nn.Module):
         gelu = nn.functional.gelu
         hidden_NTD = gelu(model.conv2(gelu(model.conv1(mel_NMF)))).transpose(1, 2)
         hidden_NTD = hidden_NTD + model.embed_positions.weight[: hidden_NTD.shape[1]]
-        mask = None
-        if min(frames) < max(frames):
+        mask, quick = None, runs_on_onednn(hidden_NTD)
+        if min(frames) < max(frames) and not quick:
             frames_N = torch.tensor(frames, device=hidden_NTD.device)
             mask = (torch.arange(hidden_NTD.shape[1], device=frames_N.device) < frames_N[:, None])[:, None, None]
         kept = {0: hidden_NTD}
         for index, layer in enumerate(model.layers[: max(self.layers)], start=1):
-            hidden_NTD = layer(hidden_NTD, mask)
+            hidden_NTD = run_layer(layer, hidden_NTD, frames) if quick else layer(hidden_NTD, mask)
             if index in self.layers:
                 kept[index] = hidden_NTD
         if len(model.layers) in kept:

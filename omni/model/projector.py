@@ -84,7 +84,8 @@ def silence_padding(x_BTD: Tensor, lengths_B: Tensor) -> Tensor:
 class StackMLP(Projector):
     """Stack `stack` neighbouring frames, then two layers with a GELU between (the frame stacking of ultravox).
 
-    The last stack is filled up with zeros: no frame is dropped. `stack=1` is the plain MLP.
+    The last stack is filled up with zeros: no frame is dropped. `stack=1` is the plain MLP; `hidden_dim` is its width
+    between, `out_dim` unless it is given.
     """
 
     def __init__(
@@ -93,13 +94,15 @@ class StackMLP(Projector):
         in_dim: int,
         out_dim: int,
         stack: int = 8,
+        hidden_dim: int | None = None,
         init: str = "norm_matched",
         gate: bool = True,
         dropout: float = 0.0,
     ):
-        super().__init__(in_dim=in_dim, out_dim=out_dim, hidden_dim=out_dim, init=init, gate=gate, dropout=dropout)
+        hidden_dim = hidden_dim or out_dim
+        super().__init__(in_dim=in_dim, out_dim=out_dim, hidden_dim=hidden_dim, init=init, gate=gate, dropout=dropout)
         self.stack = stack
-        self.fc1 = Linear(in_dim * stack, out_dim, bias=True)
+        self.fc1 = Linear(in_dim * stack, hidden_dim, bias=True)
         nn.init.normal_(self.fc1.weight, std=1 / math.sqrt(in_dim * stack))
         nn.init.zeros_(self.fc1.bias)
 

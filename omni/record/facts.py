@@ -95,3 +95,12 @@ def tell_throughput(run: Run, trainer: "Trainer", sizes: "Sizes", dtype: "torch.
     if speed:
         log.info("%s", speed)
         run.update(throughput=asdict(speed))
+
+
+def tell_wait(run: Run, trainer: "Trainer") -> None:
+    """The share of the steps' time that went into waiting for their batches, if there was more than one step."""
+    from omni.training.throughput import data_wait
+
+    if (share := data_wait(trainer)) is not None:
+        log.info("waited for data %.1f %% of the time", 100 * share)
+        run.update(waited_for_data=share)

@@ -82,7 +82,7 @@ class Trainer:
         self.seed = torch.initial_seed()
         self.world = World()
         self.done = 0
-        self.seconds, self.shapes = 0.0, Counter()  # of all steps taken here but the first
+        self.seconds, self.waited, self.shapes = 0.0, 0.0, Counter()  # of all steps taken here but the first
         self.warm = False
 
     def join(self, world: World) -> None:
@@ -124,7 +124,9 @@ class Trainer:
         """One optimizer step; see `steps`."""
         began = time.perf_counter()
         self.schedule.apply(self.optimizer, self.done)
-        passes = self.accumulate_gradients(self.own_batches())
+        batches = self.own_batches()
+        there = time.perf_counter()
+        passes = self.accumulate_gradients(batches)
         for each in passes:
             self.check_finite("loss", each.nats, [each])
         norm = get_total_norm([p.grad for p in self.trainable if p.grad is not None]).item()
@@ -134,6 +136,7 @@ class Trainer:
         self.done += 1
         if self.warm:
             self.seconds += time.perf_counter() - began
+            self.waited += there - began
             self.shapes.update(each.shape for each in passes)
         self.warm = True
         return self.done, losses(passes) | {"lr": self.optimizer.param_groups[0]["lr"], "grad_norm": norm}

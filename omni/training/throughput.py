@@ -1,4 +1,4 @@
-"""How fast a run trained: tokens and FLOPs a second, and which share of what the device multiplies at best."""
+"""How fast a run trained: tokens and FLOPs a second, as a share of what the device multiplies at best; its waits."""
 
 from dataclasses import dataclass
 
@@ -36,3 +36,8 @@ def measure_throughput(trainer: Trainer, sizes: Sizes, dtype: torch.dtype) -> Th
     flops = sum(tokens * flops_per_token(sizes, length) for tokens, length in passes) / trainer.seconds
     best = matmul_rate(trainer.device, dtype, seconds=0.2) * trainer.world.size
     return Throughput(tokens, flops, flops / best)
+
+
+def data_wait(trainer: Trainer) -> float | None:
+    """The share of its steps' time that this process waited for their batches; None before its second step."""
+    return trainer.waited / trainer.seconds if trainer.seconds else None

@@ -47,7 +47,7 @@ def test_the_command_measures_every_part_and_writes_json(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["backbones"], "backbones: name what to measure: backbone"),
+        (["backbones"], "backbones: name what to measure: backbone, encoder"),
         (["backbone", "depht=2"], "depht: unknown key; did you mean depth?"),
         (["backbone", "lengths=a"], "lengths: a is no list of numbers"),
         (["backbone", "precision=fp8"], "precision: fp8"),

@@ -1,7 +1,12 @@
 """Clips whose states lie on disk: what trains on them cannot tell, and memory does not grow with their number."""
 
 import io
+import json
+import os
+import resource
+import time
 import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -10,13 +15,14 @@ import pytest
 import soundfile
 import torch
 
+from omni.data import cached as cached_module
 from omni.data import shards as module
 from omni.data.cached import CachedClips
 from omni.data.clips import Clips, Sample
 from omni.data.features import EncodedClips
 from omni.data.feed import ClipFeed
 from omni.data.manifest import Clip
-from omni.data.shards import Shards
+from omni.data.shards import Shards, Wanted
 from omni.errors import OmniError
 from omni.model.encoder import RandomWhisperEncoder
 from omni.model.gpt import GPT
@@ -116,7 +122,7 @@ def test_a_clip_too_long_for_the_model_is_met_before_training(tmp_path):
         list(feed(examples, refuse).encode_ahead(1))
 
 
-def test_a_damaged_clip_is_skipped_named_and_remembered(tmp_path):
+def test_a_damaged_clip_is_skipped_and_named_by_every_run(tmp_path):
     data = dataset(tmp_path / "data", 101, damaged=(40,))
     examples = cached(tmp_path / "states", data, Ear())
     whole = feed(examples)
@@ -138,10 +144,37 @@ def test_a_damaged_clip_is_skipped_named_and_remembered(tmp_path):
 
 def test_with_too_many_damaged_clips_it_is_not_the_clips(tmp_path):
     data = dataset(tmp_path / "data", 101, damaged=(40, 50))
-    for _ in range(2):  # the first run, and one that remembers
+    for _ in range(2):  # the first run, and one that finds the others there
         examples = cached(tmp_path / "states", data, Ear())
         with pytest.raises(OmniError, match=r"^dataset: 2 of 101 clips cannot be read:\n.*'clip40'.*\n.*'clip50'"):
             ahead(examples)
+
+
+def test_a_limit_counts_for_its_own_run_whatever_others_have_left_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(cached_module, "MOST_SKIPPED", 0.9)
+    data, states = dataset(tmp_path / "data", 30), tmp_path / "states"
+    seconds = {clip.id: clip.seconds for clip in data.clips}
+    short = {name for name in seconds if seconds[name] <= 0.2}
+    assert 5 < len(short) < 25
+    data.max_seconds = 0.2
+    strict = cached(states, data, Ear())
+    assert set(ahead(strict)) == {strict[i].id for i in range(len(strict))} == short
+    assert set(strict.skipped) == seconds.keys() - short
+    data.max_seconds = 1.0
+    loose = cached(states, data, ear := Ear())
+    assert set(ahead(loose)) == seconds.keys()
+    assert sum(ear.calls) == 30 - len(short)
+    assert not loose.skipped
+    data.max_seconds = 0.2
+    again = cached(states, data, deaf := Ear())
+    assert set(ahead(again)) == short
+    assert not deaf.calls
+    assert again.skipped == strict.skipped
+    assert "s or more, the limit is 0.2 s. Split it, or raise max_seconds." in next(iter(again.skipped.values()))
+    data.max_seconds, data.min_seconds = 1.0, 0.2
+    long = cached(states, data, Ear())
+    assert set(ahead(long)) == {name for name in seconds if seconds[name] >= 0.2}
+    assert "less than the 0.2 s needed" in next(iter(long.skipped.values()))
 
 
 def test_an_empty_dataset_is_refused(tmp_path):
@@ -232,3 +265,57 @@ def test_memory_does_not_grow_with_the_clips_read(tmp_path, monkeypatch):
     # 1,600 clips of 6,400 bytes came in between.
     assert now - before < 500_000
     assert peak - before < 500_000
+
+
+ROWS = 100_000
+
+
+class Many(Rows):
+    """A hundred thousand clips, told from each other by their keys alone."""
+
+    clips: ClassVar = [SimpleNamespace(id=str(number), text=f"clip {number}", seconds=1.0) for number in range(ROWS)]
+
+    def __init__(self):
+        self.keys = [f"{number:064x}" for number in range(ROWS)]
+
+    def key(self, index: int) -> str:
+        return self.keys[index]
+
+
+def test_a_hundred_thousand_rows_cost_seconds_to_open_and_hundreds_of_bytes(tmp_path):
+    shards, data = Shards(tmp_path, {}), Many()
+    few = [Wanted(key, lambda: torch.zeros(16_000)) for key in data.keys[:8]]
+    list(shards.fill(few, lambda waveforms: [torch.full((1, 50, 64), float(n)) for n in range(len(waveforms))]))
+    (index,) = set(shards.folder.glob("*.json")) - {shards.folder / module.SIGNATURE}
+    told = json.loads(index.read_text())
+    places = list(told["clips"].values())  # eight states under a hundred thousand names, in 400 indices
+    for first in range(8, ROWS, 250):
+        name = shards.folder / f"copy{first}"
+        os.link(index.with_suffix(".tar"), name.with_suffix(".tar"))
+        keys = data.keys[first : first + 250]
+        clips = {key: places[n % 8] for n, key in enumerate(keys, start=first)}
+        name.with_suffix(".json").write_text(json.dumps(told | {"clips": clips}))
+    began = time.perf_counter()
+    Shards(tmp_path, {})
+    assert time.perf_counter() - began < 8  # one, when nothing else runs
+    tracemalloc.start()
+    try:
+        examples = CachedClips(data, shards=Shards(tmp_path, {}), encoder=None, **KEYS)
+        for _ in examples.encode_ahead():
+            pass
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept / ROWS < 700
+    batches = feed(examples)
+    next(batches)
+    before = resident()
+    for _ in range(1_000):
+        batch = next(batches)
+        assert batch.inputs["states_BKTD"][:, 0, 0, 0].tolist() == [int(name) % 8 for name in batch.names]
+    assert resident() - before < 20e6  # 4,000 states of 6,400 bytes came in between, and as much again in batches
+
+
+def resident() -> int:
+    """Bytes of memory this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

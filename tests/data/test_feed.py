@@ -1,5 +1,9 @@
 """Feeds of several kinds taken in turn, and copies of sentences that are soft, stretched and worn."""
 
+import gc
+import time
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +11,7 @@ import torch
 from omni.data.batch import Batch
 from omni.data.clips import ManifestClips, audio_smoke
 from omni.data.copies import BLANK, Copies, Wear, soften, split_sentences
-from omni.data.features import EncodedClips
+from omni.data.features import EncodedClips, Example
 from omni.data.feed import ClipFeed, Turns
 from omni.errors import OmniError
 from omni.text.tokenizer import IGNORE, ByteTokenizer
@@ -161,6 +165,101 @@ def test_another_data_set_than_the_checkpoints_is_refused(tmp_path):
 def test_sentences_are_what_could_be_said():
     text = "Hello there, my friend. x = y + z[3]; Go! This one is fine, too.\nSo is the last one"
     assert list(split_sentences(text)) == ["Hello there, my friend.", "This one is fine, too.", "So is the last one"]
+
+
+class Disk:
+    """Numbered clips that take a while to read. read: in which order. lost: clips that are gone."""
+
+    def __init__(self, seconds: float = 0.0, lost: tuple[int, ...] = ()):
+        self.seconds, self.lost, self.read = seconds, lost, []
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> Example:
+        time.sleep(self.seconds)
+        self.read.append(index)
+        if index in self.lost:
+            raise OmniError(f"clip {index} is gone")
+        return Example(str(index), torch.full((1, 3, 2), float(index)), torch.tensor([256, index]))
+
+
+def clip_feed(disk: Disk, ahead: bool) -> ClipFeed:
+    return ClipFeed(disk, check_fits=lambda *_, **__: None, bos=256, batch_size=4, seed=1, ahead=ahead)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return one.names == other.names and all(torch.equal(one.inputs[key], other.inputs[key]) for key in one.inputs)
+
+
+def test_batches_read_ahead_are_the_batches():
+    plain, ahead = clip_feed(Disk(), ahead=False), clip_feed(Disk(), ahead=True)
+    for number in range(30):
+        if number % 3 == 1:  # one of three processes, then alone again
+            assert same(next(plain), next(ahead))
+        elif number < 20:
+            plain.skip()
+            ahead.skip()
+        else:
+            assert same(next(plain), next(ahead))
+        assert ahead.state_dict() == plain.state_dict()
+    for feed in (plain, ahead):
+        feed.load_state_dict({"number": 5})
+    assert same(next(plain), next(ahead))
+
+
+def test_what_is_read_ahead_is_one_batch_and_nothing_in_vain():
+    disk = Disk()
+    feed = clip_feed(disk, ahead=True)
+    feed.skip()
+    for _ in range(3):  # every second batch
+        next(feed)
+        feed.skip()
+    feed.take.thread.shutdown(wait=True)
+    wanted = [index for number in (1, 3, 5, 7) for index in feed.indices(number)]
+    assert Counter(disk.read) - Counter(wanted) == Counter(feed.indices(2))  # guessed when nothing was known yet
+    assert not Counter(wanted) - Counter(disk.read)
+
+
+def test_a_batch_is_read_while_the_one_before_is_used():
+    waits = {}
+    for ahead in (False, True):
+        feed, waits[ahead] = clip_feed(Disk(seconds=0.01), ahead=ahead), 0.0
+        next(feed)
+        for _ in range(5):
+            time.sleep(0.08)  # a step
+            began = time.perf_counter()
+            next(feed)
+            waits[ahead] += time.perf_counter() - began
+    assert waits[False] > 0.2
+    assert waits[True] < 0.1
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_clip_that_is_gone_is_told_at_its_own_step(ahead):
+    order = clip_feed(Disk(), ahead=False)
+    feed = clip_feed(Disk(lost=(order.indices(3)[2],)), ahead=ahead)
+    for _ in range(3):
+        next(feed)
+    for _ in range(2):  # and again when it is asked for again
+        with pytest.raises(OmniError, match=r"clip \d+ is gone"):
+            next(feed)
+        assert feed.number == 3
+    feed.skip()
+    assert same(next(feed), order.batch(4))
+
+
+def test_a_feed_leaves_no_thread_behind():
+    feed = clip_feed(Disk(), ahead=True)
+    next(feed)
+    (coming,), threads = feed.take.coming.values(), set(feed.take.thread._threads)
+    coming.result()
+    assert threads
+    del feed
+    gc.collect()
+    for thread in threads:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
 
 
 class Numbers:

@@ -174,7 +174,7 @@ def test_a_shard_that_was_cut_short_is_named_with_the_way_out(tmp_path, cut):
     assert fill(Shards(tmp_path, EAR), clips(8)) == [0, 1, 2, 3]
 
 
-def test_a_clip_that_cannot_be_read_is_left_out_here_and_later(tmp_path):
+def test_a_clip_that_cannot_be_read_is_left_out_and_tried_again_by_the_next_run(tmp_path):
     def damaged():
         tried.append(1)
         raise OmniError("clip 'x' is damaged")
@@ -185,14 +185,29 @@ def test_a_clip_that_cannot_be_read_is_left_out_here_and_later(tmp_path):
     shards = Shards(tmp_path, EAR)
     assert fill(shards, wanted) == [0, 1, 3, 4, 5]
     assert shards.skipped == {wanted[2].key: "clip 'x' is damaged"}
-    later = Shards(tmp_path, EAR)
+    assert fill(shards, wanted) == []
+    assert len(tried) == 1
+    written, later = left_in(shards.folder), Shards(tmp_path, EAR)
     assert fill(later, wanted) == []
     assert later.skipped == shards.skipped
     assert wanted[2].key not in later
-    assert len(tried) == 1
-    whole = Shards(tmp_path / "none", EAR)
-    assert fill(whole, [Wanted(key, damaged) for key, _ in wanted]) == []  # a shard of nothing is one too
-    assert len(Shards(tmp_path / "none", EAR).skipped) == 6
+    assert len(tried) == 2
+    assert left_in(shards.folder) == written  # there is no shard of nothing
+    assert fill(Shards(tmp_path, EAR), clips(6)) == [2]  # it was too long for that run, and is not for this one
+
+
+def test_how_long_a_clip_sounds_is_kept_and_an_older_index_knows_nothing_of_it(tmp_path):
+    shards = Shards(tmp_path, EAR)
+    key = f"{1:064x}"
+    list(shards.fill([Wanted(key, lambda: torch.zeros(24_000))], lambda waveforms: [states(1)]))
+    assert Shards(tmp_path, EAR).places[key].seconds == 1.5
+    (index,) = set(shards.folder.glob("*.json")) - {shards.folder / module.SIGNATURE}
+    told = json.loads(index.read_text())
+    index.write_text(json.dumps(told | {"clips": {key: told["clips"][key][:3]}, "skipped": {f"{2:064x}": "too long"}}))
+    old = Shards(tmp_path, EAR)
+    assert old.places[key].seconds is None
+    assert torch.equal(old.read(key), states(1).half())
+    assert not old.skipped
 
 
 @pytest.mark.parametrize("place", ["shard", "index"])

@@ -10,6 +10,7 @@ from omni.model.projector import Conv, StackMLP
 KINDS = [
     pytest.param(lambda **keys: StackMLP(stack=8, **keys), id="stack_mlp"),
     pytest.param(lambda **keys: StackMLP(stack=1, **keys), id="mlp"),
+    pytest.param(lambda **keys: StackMLP(stack=4, hidden_dim=320, **keys), id="wide"),
     pytest.param(lambda **keys: Conv(halvings=3, **keys), id="conv"),
 ]
 

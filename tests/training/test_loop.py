@@ -1,6 +1,7 @@
 """The loop on a tiny pipeline: what trains, what it measures, and that it can be cut anywhere."""
 
 import copy
+import time
 
 import pytest
 import torch
@@ -16,19 +17,20 @@ from omni.training.freeze import freeze
 from omni.training.loop import NotFiniteError, Trainer
 from omni.training.optimizer import adamw
 from omni.training.schedule import Schedule
+from omni.training.throughput import data_wait
 
 FLAT = Schedule(max_steps=100, warmup_steps=0, warmdown=0.0, final=0.0)
 
 
 class Noisy(StackMLP):
-    """A projector with dropout, so that a run draws random numbers as it trains."""
+    """A projector with noise, so that a run draws random numbers as it trains."""
 
     def __init__(self, **keys):
         super().__init__(**keys)
-        self.dropout = torch.nn.Dropout(0.1)
+        self.noise = torch.nn.Dropout(0.1)
 
     def mix(self, frames_BTD, lengths_B):
-        return self.dropout(super().mix(frames_BTD, lengths_B))
+        return self.noise(super().mix(frames_BTD, lengths_B))
 
 
 def examples(count: int = 6) -> list[Example]:
@@ -81,13 +83,31 @@ def test_the_loss_falls_and_the_rate_is_told():
 
 def test_accumulated_passes_equal_one_large_batch():
     whole, parts = pipeline(), pipeline()
-    whole.projector.dropout.p = parts.projector.dropout.p = 0.0
+    whole.projector.noise.p = parts.projector.noise.p = 0.0
     one = list(trainer(whole, batch_size=6, max_steps=3).steps())
     three = list(trainer(parts, batch_size=2, accumulate=3, max_steps=3).steps())
     for (_, a), (_, b) in zip(one, three, strict=True):
         assert a == pytest.approx(b, rel=1e-4)
     for left, right in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(left, right, atol=1e-3, rtol=1e-2)
+
+
+def test_what_a_step_waits_for_its_batches_is_told_apart():
+    class Slow(ClipFeed):
+        def batch(self, number):
+            time.sleep(0.05)
+            return super().batch(number)
+
+    made = trainer(pipeline(), accumulate=2, max_steps=3)
+    made.feed = Slow(examples(), check_fits=made.feed.check_fits, bos=256, batch_size=4, seed=1)
+    next(made.steps())
+    assert data_wait(made) is None  # the first step does not count
+    list(made.steps())
+    assert made.seconds > made.waited > 0.2
+    assert data_wait(made) == made.waited / made.seconds
+    quick = trainer(pipeline(), max_steps=3)
+    list(quick.steps())
+    assert data_wait(quick) < 0.3
 
 
 def test_what_is_frozen_does_not_move_and_keeps_no_gradient():
@@ -104,7 +124,7 @@ def test_a_frozen_part_is_put_into_eval_mode_and_the_encoder_never_leaves_it():
     model = pipeline()
     freeze(model, ["backbone.*"])
     next(trainer(model).steps())
-    assert model.projector.dropout.training
+    assert model.projector.noise.training
     assert not model.backbone.training
     assert not any(module.training for module in model.encoder.modules())
     assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
@@ -193,5 +213,5 @@ def test_compiled_training_equals_eager():
 
 def quiet() -> Omni:
     model = pipeline()
-    model.projector.dropout.p = 0.0  # a compiled dropout draws other numbers
+    model.projector.noise.p = 0.0  # a compiled dropout draws other numbers
     return model

@@ -1,0 +1,46 @@
+"""Whisper's layers on a CPU: transformers' numbers, whichever way they are multiplied."""
+
+import pytest
+import torch
+
+from omni.model import cpu_layers as module
+from omni.model import encoder as ear
+from omni.model.cpu_layers import run_layer, runs_on_onednn
+from omni.model.encoder import RandomWhisperEncoder
+
+FRAMES = [40, 25, 40]
+
+
+@pytest.fixture
+def layer():
+    return RandomWhisperEncoder(width=64, depth=1, n_heads=2).whisper.layers[0]
+
+
+def distance(a, b) -> float:
+    return ((a.double() - b.double()).norm() / b.double().norm()).item()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("long", [512, 1])
+def test_a_layer_is_transformers_layer(layer, monkeypatch, long):
+    monkeypatch.setattr(module, "LONG", long)  # all heads at once, and head by head
+    hidden = torch.randn(3, 40, 64, generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(40) < torch.tensor(FRAMES)[:, None])[:, None, None]
+    before, ours, theirs = hidden.clone(), run_layer(layer, hidden, FRAMES), layer(hidden, mask)
+    assert torch.equal(hidden, before)  # it may be kept as a state of its own
+    for row, length in enumerate(FRAMES):
+        assert distance(ours[row, :length], theirs[row, :length]) < 1e-6
+    exact = layer.double()(hidden.double(), mask)[:, :25]
+    layer.bfloat16()
+    short, plain = run_layer(layer, hidden.bfloat16(), FRAMES)[:, :25], layer(hidden.bfloat16(), mask)[:, :25]
+    assert distance(short, exact) < 1.3 * distance(plain, exact) < 0.02
+
+
+def test_what_onednn_does_not_take_goes_through_transformers(monkeypatch):
+    clips = [torch.randn(samples, generator=torch.Generator().manual_seed(1)) for samples in (8_000, 5_000)]
+    quick, called = RandomWhisperEncoder()(clips)[0], []
+    monkeypatch.setattr(ear, "runs_on_onednn", lambda hidden: called.append(hidden.dtype) or False)
+    assert distance(quick, RandomWhisperEncoder()(clips)[0]) < 1e-5
+    assert called
+    assert not runs_on_onednn(torch.zeros(1).double())
+    assert not runs_on_onednn(torch.zeros(1, device="meta"))
