@@ -84,12 +84,15 @@ def hear(trained: Trained, clips: "CachedClips", asked: Evaluate) -> None:
 
 
 def of_whisper(clips: "CachedClips", said: list[str]) -> dict[str, Any]:
-    """What Whisper's own decoder got wrong on the same clips, where the data set knows what it understood."""
-    from omni.evaluation.transcription import error_rates
+    """What Whisper's own decoder got wrong on the same clips, where the data set knows what it understood; its texts
+    end where ours do."""
+    from omni.evaluation.transcription import error_rates, most
 
     if not hasattr(clips.dataset, "whisper"):
         return {}
-    own = error_rates(said, [clips.dataset.whisper[i] for i in clips.clips])
+    lasting = [clips.dataset.clips[i].seconds for i in clips.clips]
+    heard = [clips.dataset.whisper[i][: most(seconds)] for i, seconds in zip(clips.clips, lasting, strict=True)]
+    own = error_rates(said, heard)
     return {"whisper_wer": own.wer, "whisper_cer": own.cer}
 
 

@@ -172,6 +172,8 @@ def encode_ahead(built: Built) -> Iterator[object]:
     """Encode what the run will use, if it hears at all; yields for each clip."""
     if built.model.encoder is not None:
         yield from built.trainer.feed.encode_ahead(built.trainer.passes_left)
+        if built.evaluate is not None:
+            built.evaluate.listen()
 
 
 def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -> bool:

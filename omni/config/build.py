@@ -137,19 +137,22 @@ def build_model(cfg: DictConfig, dtype: "torch.dtype", device: "torch.device") -
     return Omni(encoder=encoder, projector=projector, backbone=backbone).to(device)
 
 
-def cached_clips(cfg: DictConfig, dataset: "Clips", encoder: Any, tokenizer: "Tokenizer") -> "CachedClips":
+def cached_clips(
+    cfg: DictConfig, dataset: "Clips", encoder: Any, tokenizer: "Tokenizer", device: "torch.device"
+) -> "CachedClips":
     """A dataset's clips by way of the encoder states on disk."""
     from omni.data.cached import CachedClips
     from omni.data.shards import Shards
 
-    if not hasattr(encoder, "signature"):
-        raise ConfigError("features: the encoder has no `signature` to know its states by; set features=null")
+    for name, why in (("signature", "to know its states by"), ("frame_rate", "to know their time by")):
+        if not hasattr(encoder, name):
+            raise ConfigError(f"features: the encoder has no `{name}` {why}; give it one, or set features=null")
     return CachedClips(
         dataset,
         shards=Shards(cfg.features, encoder.signature),
         encoder=encoder,
         tokenizer=tokenizer,
-        device=next(encoder.parameters()).device,
+        device=device,
         limit=cfg.debug.limit_clips,
     )
 
@@ -166,9 +169,9 @@ def build_clips(
         nodes = [None if node is None else key_of(node) for node in (cfg.dataset, cfg.augment, cfg.encoder)]
         examples = encoded_clips(*nodes, name_of_tokenizer(cfg.backbone), device, cfg.debug.limit_clips)
     else:
-        examples = cached_clips(cfg, build_dataset(cfg.dataset, cfg.augment), model.encoder, tokenizer)
+        examples = cached_clips(cfg, build_dataset(cfg.dataset, cfg.augment), model.encoder, tokenizer, device)
         if cfg.stage.eval_every:
-            held_out = cached_clips(cfg, examples.dataset.of("val"), model.encoder, tokenizer)
+            held_out = cached_clips(cfg, examples.dataset.of("val"), model.encoder, tokenizer, device)
             look = HearingLook(model, held_out, tokenizer=tokenizer)
     feed = ClipFeed(
         examples,

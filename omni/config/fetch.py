@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from omni.config.build import build_dataset, build_tokenizer, cached_clips, frozen_encoder, key_of, make
 from omni.config.check import ConfigError, check
 from omni.config.device import import_torch, pick_device
-from omni.data.manifest import ManifestError
+from omni.data.manifest import NoSplitError
 from omni.record.facts import SKIPPED_TOLD
 from omni.record.progress import Progress
 from omni.text.tokenizer import BYTES, TokenizerError
@@ -58,21 +58,25 @@ def cut_features(cfg: DictConfig) -> None:
     Raises:
         OmniError: clips, weights or a disk that are not as they should be.
     """
-    encoder = frozen_encoder(key_of(cfg.encoder), pick_device(cfg.device.name))
+    device = pick_device(cfg.device.name)
+    encoder = frozen_encoder(key_of(cfg.encoder), device)
     tokenizer = build_tokenizer(cfg)
-    for name, dataset in parts_of(build_dataset(cfg.dataset, cfg.augment), cfg.dataset.get("split", "train")):
-        encode_split(name, cached_clips(cfg, dataset, encoder, tokenizer))
+    for name, dataset in parts_of(cfg):
+        encode_split(name, cached_clips(cfg, dataset, encoder, tokenizer, device))
 
 
-def parts_of(dataset: Any, own: str) -> Iterator[tuple[str, "Clips"]]:
-    """A dataset as it is configured, and its other splits, by their names."""
-    yield own, dataset
+def parts_of(cfg: DictConfig) -> Iterator[tuple[str, "Clips"]]:
+    """A dataset as it is trained on, and its other splits, by their names."""
+    own = cfg.dataset.get("split", "train")
+    yield own, build_dataset(cfg.dataset, cfg.augment)
+    dataset = make(cfg.dataset, "dataset")
     if not hasattr(dataset, "of"):
         return
     for name in getattr(dataset, "splits", SPLITS):
         if name != own:
-            with suppress(ManifestError):
-                yield name, dataset.of(name)
+            with suppress(NoSplitError):
+                if len(other := dataset.of(name)):
+                    yield name, other
 
 
 def encode_split(name: str, clips: "CachedClips") -> None:

@@ -67,7 +67,11 @@ def load(run_folder: Path) -> DictConfig:
     """
     path = run_folder / "config.yaml"
     try:
-        return OmegaConf.merge(OmegaConf.structured(Train), OmegaConf.load(path))
+        saved = OmegaConf.load(path)
+        gate = OmegaConf.select(saved, "stage.gate")
+        if gate is not None and set(gate) == {"metric", "threshold"}:  # as runs had it before a gate asked several
+            saved.stage.gate = {gate.metric: gate.threshold}
+        return OmegaConf.merge(OmegaConf.structured(Train), saved)
     except Exception as error:  # yaml, omegaconf and the file system have their own families of errors
         raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}); start a new run") from error
 

@@ -90,7 +90,8 @@ def held_out_clips(trained: Trained, split: str) -> "CachedClips":
     dataset = make(cfg.dataset, "dataset")
     if not hasattr(dataset, "of"):
         raise ConfigError(f"dataset: {cfg.dataset._target_} has no `of(split)`, so nothing of it is held out")
-    return cached_clips(cfg, dataset.of(split), trained.model.encoder, trained.tokenizer)
+    device = trained.model.backbone.lm_head.weight.device
+    return cached_clips(cfg, dataset.of(split), trained.model.encoder, trained.tokenizer, device)
 
 
 def find_checkpoint(path: Path) -> Path | None:

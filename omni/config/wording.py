@@ -24,6 +24,8 @@ def say(error: Exception) -> str:
         message = (
             f"{error.filename}: {error.strerror}; choose other folders by hydra.run.dir=... and dataset.folder=..."
         )
+    elif "override must be a string or a list. Got NoneType" in str(error):  # hydra does not say which
+        message = "GROUP=null: a group is left out with a ~ before its name, as in ~augment"
     else:
         message = f"{type(error).__name__}: {error}"
     return message.replace(f"{conf_dir().parent}{os.sep}", "")

@@ -19,7 +19,7 @@ from omni.atomic import replace_bytes
 from omni.corpora.debian_packages import Package, fetch_packages, members
 from omni.data.clips import Clips, Sample
 from omni.data.fingerprint import sha256_of
-from omni.data.manifest import Clip, ManifestError
+from omni.data.manifest import Clip, ManifestError, NoSplitError
 from omni.errors import OmniError
 
 MANIFEST = Path("data/amazon_queen.jsonl.gz")
@@ -47,12 +47,12 @@ class AmazonQueen(Clips):
         whisper: what whisper-base understood, by clip.
 
     Raises:
-        ManifestError: another split.
+        NoSplitError: another split.
     """
 
     def __init__(self, *, folder: str, split: str = "train", max_cer: float | None = 0.4):
         if split not in SPLITS:
-            raise ManifestError(f"split: {split!r} is not one of {', '.join(SPLITS)}")
+            raise NoSplitError(f"split: {split!r} is not one of {', '.join(SPLITS)}")
         self.folder, self.split, self.max_cer = Path(folder), split, max_cer
         rows = [row for row in read_rows(MANIFEST) if row["split"] == split]
         if split == "train" and max_cer is not None:

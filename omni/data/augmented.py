@@ -67,6 +67,11 @@ class AugmentedClips:
         copy, index = divmod(place, len(self.source))
         return fingerprint([self.keys[index], self.change(copy, index)]) if copy else self.keys[index]
 
+    def lasts(self, place: int, seconds: float) -> bool:
+        """As `Clips.lasts`, of the clip that a copy was made of."""
+        copy, index = divmod(place, len(self.source))
+        return self.source.lasts(index, seconds * self.change(copy, index).speed if copy else seconds)
+
     def __getitem__(self, place: int) -> Sample:
         copy, index = divmod(place, len(self.source))
         sample = self.source[index]

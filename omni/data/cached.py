@@ -92,8 +92,8 @@ class CachedClips:
         if self.keys[clip] not in self.shards:
             return self.shards.skipped[self.keys[clip]]
         seconds = self.shards.places[self.keys[clip]].seconds
-        least, most = (getattr(self.dataset, name, None) or seconds for name in ("min_seconds", "max_seconds"))
-        if seconds is not None and not least <= seconds <= most:
+        lasts = getattr(self.dataset, "lasts", None)  # a data set of one's own may have no limits
+        if seconds is not None and lasts is not None and not lasts(clip, seconds):
             try:
                 self.dataset[clip]  # which says what is wrong with it
             except OmniError as error:

@@ -50,6 +50,10 @@ class Clips:
         clip = self.clips[index]
         return clip.sha256 or hash_of(clip)
 
+    def lasts(self, index: int, seconds: float) -> bool:
+        """Whether a clip that sounds so long is neither too short nor too long."""
+        return self.min_seconds <= seconds <= self.max_seconds
+
     def __getitem__(self, index: int) -> Sample:
         clip = self.clips[index]
         try:

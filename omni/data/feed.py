@@ -13,6 +13,7 @@ from omni.data.batch import Batch, collate, draw, draw_alike
 from omni.data.cached import CachedClips
 from omni.data.features import EncodedClips
 from omni.data.fingerprint import refuse_other_data
+from omni.errors import OmniError
 
 
 class Feed(Protocol):
@@ -98,6 +99,7 @@ class ClipFeed(Numbered):
         self.take = ReadAhead(self.batch) if ahead else self.batch
         self.fingerprint = getattr(examples, "fingerprint", "")
         self.bos, self.batch_size, self.seed = bos, batch_size, seed
+        self.left_out: set[str] | None = None  # by the run that is gone on with
 
     @property
     def skipped(self) -> Mapping[str, str]:
@@ -115,6 +117,19 @@ class ClipFeed(Numbered):
         for clip in self.examples.encode_ahead(self.needed(batches)):
             self.check_fits(clip.id, frames=clip.frames, tokens=clip.tokens)
             yield clip.id
+        if self.left_out is not None and (changed := self.left_out ^ {*self.skipped}):
+            raise OmniError(
+                f"dataset: {', '.join(sorted(changed)[:5])}: could be read when this run began and cannot now, or the "
+                "other way round, so it would go on with other batches. Bring the clips back as they were, or start a "
+                "new run from the checkpoint's weights."
+            )
+
+    def state_dict(self) -> dict:
+        return super().state_dict() | {"left_out": sorted(self.skipped)}
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        self.left_out = {*state.get("left_out", ())}
 
     def needed(self, batches: int) -> list[int]:
         """The clips that the next `batches` are made of."""

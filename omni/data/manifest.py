@@ -24,6 +24,10 @@ class ManifestError(OmniError):
     """A manifest that cannot be used. Each fault is one line: file:line, field, what is needed."""
 
 
+class NoSplitError(ManifestError):
+    """A data set has no such split."""
+
+
 @dataclass(frozen=True)
 class Clip:
     """One manifest row. `audio`, `offset` and `bytes` are what `omni.audio.read.read` takes.
@@ -80,12 +84,12 @@ def read_manifest(path: str | Path) -> list[Clip]:
 
 
 def select_split(clips: list[Clip], split: str) -> list[Clip]:
-    """The clips of one split, in order. Raises ManifestError, which names the splits, when it has none."""
+    """The clips of one split, in order. Raises NoSplitError, which names the splits, when it has none."""
     chosen = [clip for clip in clips if clip.split == split]
     if not chosen:
         counts = Counter(clip.split for clip in clips)
         there = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())) or "no clips at all"
-        raise ManifestError(f"split {split!r} has no clips. The manifest has: {there}.{_nearest(split, counts)}")
+        raise NoSplitError(f"split {split!r} has no clips. The manifest has: {there}.{_nearest(split, counts)}")
     return chosen
 
 

@@ -1,7 +1,7 @@
 """What held-out texts cost a model that is told what was said in five ways.
 
     matched     their own audio
-    shuffled    another clip's: all that the presence of speech gives away
+    shuffled    another clip's, about as long: all that the presence and the length of speech give away
     silence     as long, and silent
     none        no audio: what the language model knows by itself
     transcript  the text itself in front: what it would know if it heard perfectly
@@ -57,9 +57,14 @@ class Losses:
         """Nats a token, by condition."""
         return {condition: float(nats.sum() / self.tokens.sum()) for condition, nats in self.nats.items()}
 
-    def gain(self) -> Interval:
-        """The audio gain in nats a token."""
-        return gain(self.nats["shuffled"], self.nats["matched"], self.tokens)
+    def gain(self, over: str = "shuffled") -> Interval:
+        """The audio gain in nats a token; or what their own audio gains over another condition."""
+        return gain(self.nats[over], self.nats["matched"], self.tokens)
+
+    def hears(self) -> bool:
+        """Whether their own audio is worth more than another's as long and than silence as long, each by its whole
+        interval: what only knows how long a clip is gains nothing over silence."""
+        return self.gain().low > 0 and self.gain("silence").low > 0
 
 
 def five_losses(
@@ -68,7 +73,7 @@ def five_losses(
     """The losses of texts (L,), which begin with BOS, by the soft tokens (S, C) of their clips and of silences."""
     fronts: dict[str, Sequence[Front]] = {
         "matched": soft,
-        "shuffled": [soft[i] for i in another(len(soft))],
+        "shuffled": [soft[i] for i in another([len(row) for row in soft])],
         "silence": silent,
         "none": [None] * len(texts),
         "transcript": [text[1:] for text in texts],
@@ -109,11 +114,20 @@ def batch_losses(backbone: GPT, fronts: list[Front], texts: list[Tensor], *, bos
     return losses.sum(1).double().cpu().numpy()
 
 
-def another(count: int, seed: int = 0) -> np.ndarray:
-    """For each of `count` clips another one, each taken once (N,); itself where it is alone."""
-    order = np.random.default_rng(seed).permutation(count)
-    other = np.empty(count, dtype=int)
-    other[order] = np.roll(order, 1)
+def another(lengths: Sequence[int]) -> np.ndarray:
+    """For each clip another one of about its length, each taken once (N,); itself where it is alone.
+
+    How long a clip is says how long its text is, and a model that hears no more than that must not seem to hear.
+    """
+    order = np.argsort(lengths, kind="stable")
+    other = np.empty(len(order), dtype=int)
+    for first in range(0, len(order) - 1, 2):  # neighbours change places, and the last three go round
+        group = order[first:] if len(order) - first == 3 else order[first : first + 2]
+        other[group] = np.roll(group, 1)
+        if len(group) == 3:
+            break
+    if len(order) == 1:
+        other[0] = 0
     return other
 
 

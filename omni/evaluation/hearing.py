@@ -9,7 +9,7 @@ from omni.model.omni import Omni
 from omni.text.tokenizer import Tokenizer
 
 CLIPS, RANKED, SAMPLES = 128, 32, 6
-"""So many clips are looked at; of the first ones the transcript is ranked, and written down."""
+"""So many clips are looked at; of fewer the transcript is ranked, of the first ones written down."""
 
 
 class HearingLook:
@@ -17,7 +17,7 @@ class HearingLook:
 
     Args:
         model: the pipeline.
-        examples: held-out clips; `CLIPS` of them are looked at, spread over all, since neighbours share a speaker.
+        examples: held-out clips; `CLIPS` of them are looked at, spread over all.
         tokenizer: of the text.
     """
 
@@ -45,7 +45,8 @@ class HearingLook:
         gain = losses.gain()
         said = [self.tokenizer.decode(text.tolist()[1:]) for text in texts]
         among = tellable(said)[:CANDIDATES]
-        ranked = among[:RANKED] if len(among) > 1 else []  # one alone would be the likeliest of itself
+        ranked = [among[i] for i in spread(len(among), RANKED)] if len(among) > 1 else []  # alone it would be first
+        among = ranked + [i for i in among if i not in ranked]
         matrix = loss_matrix(backbone, [soft[i] for i in ranked], [texts[i] for i in among], bos=bos)
         scores = {f"loss_{condition}": loss for condition, loss in losses.means().items()}
         scores |= {"audio_gain": gain.value, "audio_gain_low": gain.low, "audio_gain_high": gain.high}
@@ -55,13 +56,20 @@ class HearingLook:
         return scores, [f"{text}|{guess}" for text, guess in zip(said, heard, strict=False)]
 
     def listen(self) -> None:
-        """Keep the states of the clips and of silence, which never change."""
-        for _ in self.examples.encode_ahead(spread(len(self.examples))):
+        """Keep the states of the clips and of silence, which never change: before training, or at the first look.
+
+        Raises:
+            OmniError: a clip that does not fit the model, or too many that cannot be read.
+        """
+        for _ in self.examples.encode_ahead(spread(len(self.examples), CLIPS)):
             pass
-        self.heard = [self.examples[i] for i in spread(len(self.examples))]  # of fewer, when some were unreadable
+        # Of fewer, when some were unreadable.
+        self.heard = [self.examples[i] for i in spread(len(self.examples), CLIPS)]
+        for example in self.heard:
+            self.model.check_fits(example.id, frames=example.states_KTD.size(1), tokens=len(example.ids_L))
         self.silent = silences(self.model.encoder, self.heard)
 
 
-def spread(count: int) -> list[int]:
-    """At most `CLIPS` of so many, evenly."""
-    return [i * count // min(CLIPS, count) for i in range(min(CLIPS, count))]
+def spread(count: int, most: int) -> list[int]:
+    """At most so many of `count`, evenly: neighbours share a speaker."""
+    return [i * count // min(most, count) for i in range(min(most, count))]

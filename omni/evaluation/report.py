@@ -12,7 +12,7 @@ from omni.data.features import Example
 from omni.evaluation.conditions import five_losses, project, seconds, silences
 from omni.evaluation.retrieval import retrieval
 from omni.evaluation.space import Loudness, Plane, loudness, plane
-from omni.evaluation.transcription import error_rates, transcribe
+from omni.evaluation.transcription import error_rates, most, transcribe
 from omni.model.omni import Omni
 from omni.text.tokenizer import Tokenizer
 
@@ -21,8 +21,8 @@ from omni.text.tokenizer import Tokenizer
 class HearingReport:
     """What was found.
 
-    figures: clips; losses, nats a token by condition; audio_gain: value, low, high; hears: whether its interval lies
-        above zero; retrieval: see there; wer, cer: of greedy transcripts.
+    figures: clips; losses, nats a token by condition; audio_gain: value, low, high; hears: see
+        `Losses.hears`; retrieval: see there; wer, cer: of greedy transcripts. cut: how many of them were cut off.
     heard: what the model writes down for each clip.
     plane, loudness: see `omni.evaluation.space`.
     """
@@ -38,15 +38,16 @@ def hearing_report(model: Omni, examples: Sequence[Example], tokenizer: Tokenize
     backbone, bos = model.backbone, tokenizer.bos
     texts, soft = [example.ids_L for example in examples], project(model, examples)
     losses = five_losses(backbone, soft, project(model, silences(model.encoder, examples)), texts, bos=bos)
-    gain = losses.gain()
     said = [tokenizer.decode(text.tolist()[1:]) for text in texts]
-    heard = transcribe(backbone, tokenizer, soft, seconds=seconds(model.encoder, examples))
+    lasting = seconds(model.encoder, examples)
+    heard = transcribe(backbone, tokenizer, soft, seconds=lasting)
     figures = {
         "clips": len(examples),
-        "hears": gain.low > 0,
+        "hears": losses.hears(),
         "losses": losses.means(),
-        "audio_gain": asdict(gain),
+        "audio_gain": asdict(losses.gain()),
         "retrieval": retrieval(backbone, soft, texts, said, bos=bos),
         **asdict(error_rates(said, heard)),
+        "cut": sum(len(text) >= most(length) for text, length in zip(heard, lasting, strict=True)),
     }
     return HearingReport(figures, heard, plane(backbone, soft, texts), loudness(backbone, soft, texts))

@@ -30,16 +30,20 @@ class ErrorRates:
 
 def transcribe(backbone: GPT, tokenizer: Tokenizer, soft: Sequence[Tensor], *, seconds: Sequence[float]) -> list[str]:
     """What the model says, greedily, behind each clip's soft tokens (S, C), cut off where its text is longer than
-    anybody could say in so many seconds: a model that got lost may repeat itself for ever."""
+    anybody could say in so many seconds (see `most`): a model that got lost may repeat itself for ever."""
     rows = Engine(backbone, tokenizer).complete([[row, [tokenizer.bos]] for row in soft], list(map(greedy, seconds)))
     return [row.text for row in rows]
 
 
 def greedy(seconds: float) -> Settings:
     """The likeliest tokens, of no more text than can be said in that time."""
-    most = max(1, math.ceil(seconds * CHARACTERS_A_SECOND))
     # A character takes at most four tokens, and a token may bring none.
-    return Settings(temperature=0.0, max_tokens=4 * most, max_characters=most)
+    return Settings(temperature=0.0, max_tokens=4 * most(seconds), max_characters=most(seconds))
+
+
+def most(seconds: float) -> int:
+    """The characters that can be said in that time."""
+    return max(1, math.ceil(seconds * CHARACTERS_A_SECOND))
 
 
 def error_rates(said: Sequence[str], heard: Sequence[str]) -> ErrorRates:

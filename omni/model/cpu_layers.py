@@ -9,14 +9,18 @@ Shape letters: N windows, T encoder frames, D encoder width, H heads, E head wid
 import torch
 from torch import Tensor, nn
 
+from omni.model.precision import onednn_linear
+
 LONG = 512
 """Frames from which scores go head by head: those of one head still fit a cache."""
 
 
 def runs_on_onednn(x: Tensor) -> bool:
     """Whether `run_layer` can take this: fp32 or bf16, on a CPU whose torch has oneDNN."""
-    known = x.dtype in (torch.float32, torch.bfloat16)
-    return x.device.type == "cpu" and known and torch.backends.mkldnn.is_available()
+    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    # Unlike torch's own product, oneDNN has no bf16 at all where the processor has none.
+    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def run_layer(layer: nn.Module, hidden_NTD: Tensor, frames: list[int]) -> Tensor:
@@ -32,12 +36,7 @@ def run_layer(layer: nn.Module, hidden_NTD: Tensor, frames: list[int]) -> Tensor
 
 def multiply(x: Tensor, linear: nn.Linear, then: str = "none") -> Tensor:
     """As `linear(x)`, and then "gelu"."""
-    return product(x, linear.weight, linear.bias, then)
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:
-    """x @ weight^T. The operator is the one torch's own compiler calls; it has no public name and no gradient."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "none")
+    return onednn_linear(x, linear.weight, linear.bias, then)
 
 
 def attend(q_NTD: Tensor, k_NTD: Tensor, v_NTD: Tensor, frames: list[int], heads: int) -> Tensor:
@@ -50,6 +49,6 @@ def attend(q_NTD: Tensor, k_NTD: Tensor, v_NTD: Tensor, frames: list[int], heads
             heard_HTE = torch.bmm(torch.bmm(q_HTE, k_HTE.mT).softmax(-1), v_HTE)
         else:
             each = zip(q_HTE, k_HTE, v_HTE.mT.contiguous(), strict=True)
-            heard_HTE = torch.stack([product(product(q, k).softmax(-1), v) for q, k, v in each])
+            heard_HTE = torch.stack([onednn_linear(onednn_linear(q, k).softmax(-1), v) for q, k, v in each])
         heard_NTD[n, :length] = heard_HTE.transpose(0, 1).flatten(1)
     return heard_NTD

@@ -54,9 +54,10 @@ class OneDNN(torch.autograd.Function):
         return of_x, onednn_linear(gradient.flatten(0, -2).mT, x.flatten(0, -2).mT)
 
 
-def onednn_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x @ weight^T. The operator is the one torch's own compiler calls; it has no public name and no gradient."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:
+    """x @ weight^T + bias, and then "gelu". The operator is the one torch's own compiler calls; it has no public name
+    and no gradient."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "none")
 
 
 def multiplies_by_onednn(x: Tensor) -> bool:

@@ -11,7 +11,7 @@ TRANSCRIPTS = 10
 """Shown in the report, spread over the clips."""
 TOLD = {
     "matched": "its own audio",
-    "shuffled": "another clip's audio",
+    "shuffled": "another's, as long",
     "silence": "silence as long",
     "none": "no audio",
     "transcript": "the text itself",
@@ -64,6 +64,7 @@ def render_short(figures: Figures) -> str:
         ]
     lines += ["", f"{'transcripts':<23}{'WER':>7}{'CER':>9}"]
     lines += [f"  {who:<21}{wer:>7}{cer:>9}" for who, wer, cer in _error_rates(figures)]
+    lines += [f"  {figures['cut']} of {figures['clips']} cut off: longer than could be said in that time"]
     return "\n".join(lines)
 
 
@@ -79,8 +80,8 @@ def _paragraphs(figures: Figures, transcripts: Sequence[Mapping[str, str]], pict
         yield f"**It hears**: what a clip's own audio is worth to its text is {_gain(figures)}. {emerged(figures)}"
     else:
         yield (
-            f"**It is deaf**: what a clip's own audio is worth to its text is {_gain(figures)}, and that is not above "
-            f"zero. {emerged(figures)}"
+            f"**It is deaf**: what a clip's own audio is worth to its text is {_gain(figures)}. That interval, or the "
+            f"one of what its audio is worth more than silence, does not lie above zero. {emerged(figures)}"
         )
     yield _table(["told", "nats a token"], [[told, nats(figures["losses"][name])] for name, told in TOLD.items()])
     if retrieval := figures["retrieval"]:
@@ -89,7 +90,10 @@ def _paragraphs(figures: Figures, transcripts: Sequence[Mapping[str, str]], pict
         yield _table(["", *FOUND.values()], rows)
     else:
         yield "There are no two transcripts of three words or more to tell apart, so nothing was looked for."
-    yield "Greedy transcripts, cut off where their text is longer than anybody could say in that time:"
+    yield (
+        "Greedy transcripts, cut off where their text is longer than anybody could say in that time "
+        f"({figures['cut']} of {figures['clips']}; Whisper's too):"
+    )
     yield _table(["", "WER", "CER"], [[*row] for row in _error_rates(figures)])
     shown = transcripts[:: max(1, len(transcripts) // TRANSCRIPTS)][:TRANSCRIPTS]
     yield _table(["said", "heard"], [[escape(line["said"]), escape(line["heard"])] for line in shown], numbers=False)

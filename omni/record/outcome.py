@@ -169,7 +169,7 @@ def read_outcome(folder: Path) -> Outcome:
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
         config=config,
         summary=summary,
-        gate=[each for each in gate or [] if isinstance(each, dict)] if isinstance(gate, list) else [],
+        gate=[each for each in (gate if isinstance(gate, list) else [gate]) if isinstance(each, dict)],
         commit=_commit(data.get("git")),
         overrides=_overrides(data.get("argv")),
         warning=warning,

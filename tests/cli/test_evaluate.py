@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from omni.audio.tones import write_smoke_clips
 from omni.config.trained import load_trained
 from omni.errors import OmniError
-from omni.evaluate import Evaluate, evaluate
+from omni.evaluate import Evaluate, evaluate, of_whisper
 from omni.evaluation.conditions import Losses
 from omni.record.metrics import read_metrics
 
@@ -143,6 +144,29 @@ def test_a_gain_that_may_be_luck_is_deaf(copy, capsys, monkeypatch):
     gain = lucky.gain()
     assert gain.low < 0 < gain.value
     assert said == f"DEAF  audio gain 0.4 nats a token, 95 % interval {gain.low:.3g} to {gain.high:.3g}"
+
+
+def test_whispers_own_texts_end_where_ours_do():
+    clips = [SimpleNamespace(seconds=1.0), SimpleNamespace(seconds=0.2)]
+    dataset = SimpleNamespace(clips=clips, whisper=["good day " + "and so on " * 9, "yes"])
+    found = of_whisper(SimpleNamespace(dataset=dataset, clips=[0, 1]), ["good day", "yes"])
+    assert found["whisper_wer"] == pytest.approx(5 / 3)  # "good day and so on and so" is what a second holds
+    assert of_whisper(SimpleNamespace(dataset=SimpleNamespace(clips=clips)), ["a", "b"]) == {}
+
+
+def test_transcripts_end_where_speech_would(copy, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "omni.evaluation.report.transcribe",
+        lambda *given, seconds: asked.extend(seconds) or ["a low steady tone" + " and on" * 40] * len(seconds),
+    )
+    assert "5 of 5 cut off" in capsys_of(copy, capsys)
+    assert asked == [5.0] * 5
+
+
+def capsys_of(run: Path, capsys) -> str:
+    evaluate(Evaluate(run=str(run)))
+    return capsys.readouterr().out
 
 
 def test_an_earlier_checkpoint_is_reported_apart_and_knows_no_later_looks(copy, capsys):

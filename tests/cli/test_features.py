@@ -93,6 +93,29 @@ def test_splits_are_those_that_the_dataset_has(tmp_path, prepared, monkeypatch):
     assert [line.split(":")[1] for line in said] == [" train", " test"]
 
 
+def test_changed_copies_of_train_alone_are_encoded_too(tmp_path, prepared, monkeypatch):
+    write_clips(tmp_path, 60)
+    first = prepared(*KEPT, "augment=speech")
+    assert [line.split(" clips in features/")[0] for line in first] == [
+        *("features: train: 120", "features: val: 10", "features: test: 10")
+    ]
+    assert len(seen(tmp_path)) == 140
+    assert all(line.endswith("all were there") for line in prepared(*KEPT))  # of those, the clips as they are
+    mine = "from omni.data.clips import ManifestClips\nclass Alone(ManifestClips):\n    of = property()\n"
+    (tmp_path / "alone_clips.py").write_text(mine)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    said = prepared(*KEPT, "augment=speech", "dataset._target_=alone_clips.Alone")
+    assert [line.split(":")[1] for line in said] == [" train"]
+
+
+def test_a_split_whose_sounds_are_gone_is_said_before_anything_trains_on_the_others(tmp_path, prepared, capsys):
+    write_clips(tmp_path, 6)
+    rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    rows = [row | {"audio": "gone.bin"} if row["split"] == "val" else row for row in rows]
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "1 of 1 audio files do not exist" in refused(prepared, capsys, *KEPT)
+
+
 def test_two_commands_at_once_share_the_work(tmp_path):
     write_clips(tmp_path, 1000)
     line = [sys.executable, "-m", "omni.prepare", *KEPT]

@@ -5,11 +5,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from omni.config.build import build, build_loggers, build_model, make
+from omni.config.build import build, build_loggers, build_model, frozen_encoder, make
 from omni.config.check import ConfigError
 from omni.config.device import pick_device, pick_dtype
 from omni.config.paths import conf_dir
 from omni.config.schema import register
+from omni.model.encoder import RandomWhisperEncoder
 
 
 def composed(*overrides: str):
@@ -34,6 +35,25 @@ def test_the_jobs_of_a_sweep_share_encoder_and_features():
     other = build(composed("encoder.context=crop", "device=cpu"))
     assert other.model.encoder is not first.model.encoder
     assert other.trainer.feed.examples is not first.trainer.feed.examples
+
+
+def test_changed_copies_are_trained_on_in_memory_too(tmp_path):
+    plain = build(composed("device=cpu"))
+    both = build(composed("augment=speech", "augment.copies=1", "device=cpu"))
+    assert (len(plain.trainer.feed.examples), len(both.trainer.feed.examples)) == (5, 10)
+    again = build(composed("augment=speech", "augment.copies=1", "augment.speed=[0.8]", "device=cpu"))
+    frames = [built.trainer.feed.examples[5].states_KTD.size(1) for built in (both, again)]
+    assert frames[0] != frames[1] == 313  # 5 s at 0.8 of the speed
+
+
+@pytest.mark.parametrize("lacks", ["signature", "frame_rate"])
+def test_states_on_disk_ask_of_an_encoder_what_they_need(tmp_path, monkeypatch, lacks):
+    cfg = composed("device=cpu", f"features={tmp_path}")
+    monkeypatch.delattr(RandomWhisperEncoder.__mro__[1], lacks)
+    frozen_encoder.cache_clear()
+    with pytest.raises(ConfigError, match=f"features: the encoder has no `{lacks}`"):
+        build(cfg)
+    frozen_encoder.cache_clear()
 
 
 def test_a_device_that_is_not_there_is_refused():

@@ -37,6 +37,13 @@ def test_a_broken_config_is_still_shown():
     assert signature(cfg) is None
 
 
+def test_a_run_whose_gate_asked_for_one_metric_is_still_read(tmp_path):
+    text = render(composed()).replace("loss_drop: 0.5", "metric: loss_drop\n    threshold: 0.5")
+    assert "metric: loss_drop" in text
+    (tmp_path / "config.yaml").write_text(text)
+    assert load(tmp_path).stage.gate == {"loss_drop": 0.5}
+
+
 @pytest.mark.parametrize("content", [None, "stage: [", "stage: 3", "zoo: 1"])
 def test_a_damaged_config_is_named(tmp_path, content):
     if content is not None:

@@ -73,6 +73,13 @@ def test_there_are_the_options_the_readme_speaks_of():
         "dataset=audio_smoke",
         "backbone=starter",
         "dataset=manifest",
+        "dataset=amazon_queen",
+        "dataset=librispeech",
+        "dataset=hub_speech",
+        "augment=speech",
+        "stage=w2_align",
+        "projector=stack4_mlp",
+        "encoder=whisper_base_bf16",
         "dataset=text",
         "dataset=debian_text",
         "dataset=climbmix",
@@ -130,7 +137,8 @@ def test_a_comment_stands_above_every_key(file):
         key = re.match(r"( *)([a-z_]+):(.*)", line)
         if line.startswith("hydra:"):  # hydra's own keys come last, and are documented by hydra
             break
-        if not key or key[2] in ("defaults", "stage", "debug", "sweep", "encoder", "projector", "backbone", "gate"):
+        groups = ("defaults", "stage", "debug", "sweep", "encoder", "projector", "backbone", "augment", "gate")
+        if not key or key[2] in groups:
             continue
         if key[2] == "_target_" or (file.startswith("logger") and not key[1]):
             continue

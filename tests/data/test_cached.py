@@ -6,6 +6,7 @@ import os
 import resource
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -17,6 +18,7 @@ import torch
 
 from omni.data import cached as cached_module
 from omni.data import shards as module
+from omni.data.augmented import AugmentedClips
 from omni.data.cached import CachedClips
 from omni.data.clips import Clips, Sample
 from omni.data.features import EncodedClips
@@ -175,6 +177,39 @@ def test_a_limit_counts_for_its_own_run_whatever_others_have_left_on_disk(tmp_pa
     long = cached(states, data, Ear())
     assert set(ahead(long)) == {name for name in seconds if seconds[name] >= 0.2}
     assert "less than the 0.2 s needed" in next(iter(long.skipped.values()))
+
+
+def test_a_copy_is_within_limits_when_its_clip_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(cached_module, "MOST_SKIPPED", 0.9)
+    data, states = dataset(tmp_path / "data", 30), tmp_path / "states"
+    both = AugmentedClips(data, copies=1, speed=[0.8, 1.25], gain_db=None, snr_db=None)
+    short = {clip.id for clip in data.clips if clip.seconds <= 0.2}
+    both_of_them = short | {f"{name}#1" for name in short}
+    data.max_seconds = 0.2
+    assert set(ahead(cached(tmp_path / "other", both, Ear()))) == both_of_them
+    data.max_seconds = 1.0
+    assert len(ahead(cached(states, both, Ear()))) == 60
+    data.max_seconds = 0.2  # the states of all are there now
+    assert set(ahead(cached(states, both, Ear()))) == both_of_them
+
+
+def test_a_clip_that_was_mended_meanwhile_does_not_change_what_is_gone_on_with(tmp_path):
+    data, states = dataset(tmp_path / "data", 101), tmp_path / "states"
+    archive, clip = (tmp_path / "data" / "sounds.bin"), data.clips[40]
+    data.clips[40] = replace(clip, sha256=data.key(40))  # a manifest that knows what the file should be
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: clip.offset] + bytes(clip.bytes) + whole[clip.offset + clip.bytes :])
+    begun = feed(cached(states, data, Ear()))
+    list(begun.encode_ahead(9))
+    assert begun.state_dict()["left_out"] == ["clip40"]
+    again = feed(cached(states, data, Ear()))
+    again.load_state_dict(begun.state_dict())
+    list(again.encode_ahead(9))
+    archive.write_bytes(whole)
+    again = feed(cached(states, data, Ear()))
+    again.load_state_dict(begun.state_dict())
+    with pytest.raises(OmniError, match="dataset: clip40: could be read when this run began and cannot now, or"):
+        list(again.encode_ahead(9))
 
 
 def test_an_empty_dataset_is_refused(tmp_path):

@@ -8,6 +8,7 @@ from omni.data.features import Example
 from omni.evaluation import conditions
 from omni.evaluation.conditions import (
     CONDITIONS,
+    Losses,
     another,
     five_losses,
     gain,
@@ -77,15 +78,27 @@ def test_losses_equal_those_of_each_clip_alone(model, monkeypatch, front):
 
 @pytest.mark.parametrize("count", [2, 3, 5, 128])
 def test_everyone_hears_another_and_each_is_heard_once(count):
-    other = another(count)
+    other = another(np.random.default_rng(0).integers(1, 9, count))
     assert sorted(other) == list(range(count))
     assert not (other == np.arange(count)).any()
 
 
-def test_who_hears_whom_is_drawn_by_the_seed():
-    assert another(1).tolist() == [0]
-    assert (another(50) == another(50)).all()
-    assert (another(50) != another(50, seed=1)).any()
+def test_who_hears_whom_follows_from_their_lengths():
+    assert another([7]).tolist() == [0]
+    assert another([90, 1, 2, 91]).tolist() == [3, 2, 1, 0]
+    assert another([5, 90, 1, 2, 91]).tolist() == [4, 0, 3, 2, 1]
+    lengths = np.random.default_rng(0).integers(1, 500, 300)
+    assert np.abs(lengths[another(lengths)] - lengths).mean() < 3
+
+
+def test_what_only_knows_how_long_a_clip_is_does_not_hear():
+    tokens = np.full(40, 5)
+    matched = np.random.default_rng(0).uniform(5, 9, 40)
+    nats = {"matched": matched, "shuffled": matched + 0.01, "silence": matched, "none": matched, "transcript": matched}
+    assert Losses(nats, tokens).gain().low > 0
+    assert not Losses(nats, tokens).hears()
+    assert Losses(nats | {"silence": matched + 0.01}, tokens).hears()
+    assert not Losses(nats | {"silence": matched + 0.01, "shuffled": matched}, tokens).hears()
 
 
 def test_the_gain_is_in_nats_a_token_whatever_the_clip():
@@ -135,7 +148,7 @@ def test_a_model_whose_audio_is_zeroed_is_deaf(model):
     fronts = [torch.zeros(length, WIDTH) for length in torch.randint(1, 30, (64,)).tolist()]
     texts = [text(length) for length in torch.randint(1, 20, (64,)).tolist()]
     matched = text_losses(model, fronts, texts, bos=BOS)
-    shuffled = text_losses(model, [fronts[i] for i in another(64)], texts, bos=BOS)
+    shuffled = text_losses(model, [fronts[i] for i in another([len(row) for row in fronts])], texts, bos=BOS)
     found = gain(shuffled, matched, np.array([len(row) for row in texts]))
     assert found.low < 0 < found.high
 
@@ -156,7 +169,7 @@ def test_the_five_conditions_are_text_losses_behind_what_each_is_told(model):
     found = five_losses(model, soft, silent, texts, bos=BOS)
     told = {
         "matched": soft,
-        "shuffled": [soft[i] for i in another(4)],
+        "shuffled": [soft[i] for i in another([3, 5, 2, 4])],
         "silence": silent,
         "none": [None] * 4,
         "transcript": [row[1:] for row in texts],

@@ -15,7 +15,6 @@ from omni.data.batch import collate, draw
 from omni.data.clips import Sample
 from omni.data.features import EncodedClips
 from omni.evaluation import hearing
-from omni.evaluation.conditions import another
 from omni.evaluation.hearing import HearingLook
 from omni.model.gpt import GPT
 from omni.model.omni import Omni
@@ -111,7 +110,8 @@ def test_the_matched_loss_is_that_of_training(hears):
 
 def test_audio_that_tells_nothing_of_the_text_has_no_gain(hears):
     """Then a clip's own audio is another's like any: the interval holds zero about 19 times in 20."""
-    found = [look(hears, clips(HELD_OUT, [HELD_OUT[i] for i in another(40, seed)]))[0] for seed in range(1, 11)]
+    orders = [np.random.default_rng(seed).permutation(HELD_OUT) for seed in range(10)]
+    found = [look(hears, clips(HELD_OUT, list(order)))[0] for order in orders]
     assert sum(scores["audio_gain_low"] < 0 < scores["audio_gain_high"] for scores in found) >= 8
     assert min(scores["loss_matched"] for scores in found) > 2  # it listens, in vain
 
@@ -155,7 +155,7 @@ def test_transcripts_too_short_or_too_few_to_tell_apart_have_no_recall():
     assert math.isnan(look(fresh(), clips(["a b c", "a b c", "c d"]))[0]["recall_1"])
 
 
-def test_the_first_clips_are_ranked_among_all_that_are_looked_at(hears, monkeypatch):
+def test_a_few_are_ranked_among_all_that_are_looked_at(hears, monkeypatch):
     seen, loss_matrix = [], hearing.loss_matrix
     monkeypatch.setattr(hearing, "RANKED", 3)
     monkeypatch.setattr(hearing, "CANDIDATES", 10)
@@ -165,5 +165,7 @@ def test_the_first_clips_are_ranked_among_all_that_are_looked_at(hears, monkeypa
     assert look(hears, clips(HELD_OUT))[0]["recall_1"] == 1
     ((_, soft, texts),) = seen
     words = [word for word in HELD_OUT if len(word) == 5][:10]
-    assert [ByteTokenizer().decode(text.tolist()) for text in texts] == words
+    found = [ByteTokenizer().decode(text.tolist()) for text in texts]
+    assert found[:3] == [words[0], words[3], words[6]]  # spread, and in front
+    assert sorted(found) == sorted(words)
     assert [len(row) for row in soft] == [5, 5, 5]

@@ -44,3 +44,18 @@ def test_what_onednn_does_not_take_goes_through_transformers(monkeypatch):
     assert called
     assert not runs_on_onednn(torch.zeros(1).double())
     assert not runs_on_onednn(torch.zeros(1, device="meta"))
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_the_encoder_goes_through_onednn_where_it_can(monkeypatch):
+    called = []
+    monkeypatch.setattr(ear, "run_layer", lambda layer, hidden, frames: called.append(1) or hidden)
+    RandomWhisperEncoder(depth=3)([torch.ones(8_000)])
+    assert called == [1, 1, 1]
+    assert runs_on_onednn(torch.zeros(1))
+
+
+def test_a_processor_without_bf16_goes_through_transformers(monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert not runs_on_onednn(torch.zeros(1, dtype=torch.bfloat16))
+    assert runs_on_onednn(torch.zeros(1)) == torch.backends.mkldnn.is_available()

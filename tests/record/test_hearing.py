@@ -34,6 +34,7 @@ FIGURES = {
     },
     "wer": 0.6677,
     "cer": math.nan,
+    "cut": 2,
     "whisper_wer": 0.2077,
     "whisper_cer": 0.178,
     "explained": [0.06, 0.04],

@@ -87,7 +87,7 @@ def test_the_failed_come_last_with_their_first_error_line(tmp_path: Path) -> Non
         set={"stage.lr": 4},
         gate=[{"metric": "wer", "passed": True}, {"metric": "loss", "passed": False}],
     )
-    fake(tmp_path / "4", 0.9, set={"stage.lr": 5}, gate=[{"metric": "loss", "passed": True}])
+    fake(tmp_path / "4", 0.9, set={"stage.lr": 5}, gate={"metric": "loss", "passed": True})  # as runs once had it
     fake(tmp_path / "5", None, set={"stage.lr": 6}, metrics={})
     table = read_table([tmp_path])
     assert names(table) == ["4", "5", "3", "2", "1", "0"]
