@@ -1,5 +1,6 @@
-"""Files that are either the old ones or the new ones, whole, whatever happens in between."""
+"""Files that are either the old ones or the new ones, whole, whatever happens in between; and taking turns at them."""
 
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -25,6 +26,14 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock, however many processes ask for it; the file stays. Raises OSError."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -4,16 +4,15 @@ The data set is `karpathy/climbmix-400b-shuffle`; its last shard is nanochat's v
 bits per byte can be compared. HF_ENDPOINT names a mirror.
 """
 
-import fcntl
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from omni.atomic import locked
 from omni.data.documents import TextFiles
 from omni.data.fingerprint import sha256_of
 from omni.data.text import Corpus
@@ -88,14 +87,6 @@ def is_whole(path: Path) -> bool:
     except (OSError, pa.ArrowException):
         return False
     return True
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock, however many processes ask for it; the file stays."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def fetch(name: str, folder: Path) -> None:

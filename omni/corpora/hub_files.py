@@ -3,11 +3,13 @@
 HF_ENDPOINT and MODELSCOPE_ENDPOINT name mirrors; tokens are the hubs' own business, as in `omni.download`.
 """
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
 from omni.data.fingerprint import sha256_of
 from omni.download import NotHereError, download
@@ -24,7 +26,8 @@ LIST = {
     with open(target + "/files.jsonl", "w") as out:
         for file in HfApi().list_repo_tree(repo, repo_type="dataset", revision=files[0] or None, recursive=True):
             if hasattr(file, "size"):
-                print(json.dumps([file.path, file.size, file.lfs and file.lfs.sha256]), file=out, flush=True)""",
+                known = file.lfs.sha256 if file.lfs else file.blob_id
+                print(json.dumps([file.path, file.size, known]), file=out, flush=True)""",
     "modelscope": """import json
     from modelscope_hub import HubApi
     api = HubApi(endpoint=HubApi().resolve_endpoint_for_read(repo, repo_type="dataset"))
@@ -56,11 +59,11 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository: its path there, its bytes, and its SHA-256 where the hub tells it."""
+    """A file of a repository: its path there, its bytes, and where the hub tells it, its SHA-256, or git's SHA-1."""
 
     path: str
     size: int
-    sha256: str | None
+    hash: str | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class Repository:
     hub: str
     id: str
     revision: str | None
+
+    @property
+    def version(self) -> str:
+        """A folder's name for the files of this hub and revision, which others may have under the same paths."""
+        return self.hub if self.revision is None else f"{self.hub}@{quote(self.revision, safe='')}"
 
     def files(self) -> list[HubFile]:
         """Its files. Raises OmniError when the hub does not know it, does not let one in, or does not answer."""
@@ -91,11 +99,13 @@ class Repository:
         return files
 
     def fetch(self, files: Iterable[HubFile], folder: Path, report: Report) -> None:
-        """Download what is not in `folder` yet, or has another size.
+        """Download what is not in `folder` yet, or is another than listed.
 
         Raises OmniError, which names the file, when it cannot be had, or is another one than listed.
         """
-        missing = [file for file in files if not has_size(folder / file.path, file.size)]
+        missing = [file for file in files if not is_listed(folder / file.path, file)]
+        for file in missing:  # or a client might take an older one for this
+            (folder / file.path).unlink(missing_ok=True)
         total, done, count = sum(file.size for file in missing), 0, 0
         for group in grouped(missing):
             self.fetch_group(group, folder)
@@ -106,7 +116,7 @@ class Repository:
         """Several files of `fetch`, in at most TRIES tries."""
         folder.mkdir(parents=True, exist_ok=True)
         for tries_left in reversed(range(TRIES)):
-            wanted = [file for file in group if not has_size(folder / file.path, file.size)]
+            wanted = [file for file in group if not is_listed(folder / file.path, file)]
             try:
                 download(FETCH[self.hub], self.id, [self.revision or "", *(f.path for f in wanted)], folder, folder)
                 for file in wanted:
@@ -114,7 +124,7 @@ class Repository:
                 return
             except NotHereError as error:
                 if not tries_left:
-                    lacking = [file.path for file in group if not has_size(folder / file.path, file.size)]
+                    lacking = [file.path for file in group if not is_listed(folder / file.path, file)]
                     raise OmniError(
                         f"{', '.join(lacking[:3])} of {self.id} cannot be fetched from {self.hub}: {error} Check the "
                         f"network, or name a mirror with {ENDPOINTS[self.hub]}, then run the same command again: files "
@@ -134,16 +144,27 @@ def grouped(files: list[HubFile]) -> Iterator[list[HubFile]]:
         yield group
 
 
-def has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+def is_listed(path: Path, file: HubFile) -> bool:
+    """Whether a file that lies here is the one that the hub lists."""
+    if not path.is_file() or path.stat().st_size != file.size:
+        return False
+    return file.hash is None or hash_like(file.hash, path) == file.hash
+
+
+def hash_like(known: str, path: Path) -> str:
+    """A file's hash of the kind of a known one: Hugging Face has git's for what is too small for its large store."""
+    if len(known) == 40:
+        content = path.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    return sha256_of(path)
 
 
 def check(file: HubFile, path: Path) -> None:
     """Delete a file that is not the listed one and raise NotHereError."""
     if not path.is_file():
         raise NotHereError(f"{file.path} did not come.")
-    size, found = path.stat().st_size, sha256_of(path)
-    if size != file.size or found != (file.sha256 or found):
+    if not is_listed(path, file):
+        size, found = path.stat().st_size, hash_like(file.hash or "", path)
         path.unlink()
-        said = f"{file.size} bytes" + (f" of sha256 {file.sha256}" if file.sha256 else "")
-        raise NotHereError(f"{file.path} has {size} bytes of sha256 {found}, and the hub lists {said}; it was deleted.")
+        said = f"{file.size} bytes" + (f" of hash {file.hash}" if file.hash else "")
+        raise NotHereError(f"{file.path} has {size} bytes of hash {found}, and the hub lists {said}; it was deleted.")

@@ -12,18 +12,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from omni.atomic import replace_text
-from omni.corpora.climbmix import locked
+from omni.atomic import locked, replace_text
 from omni.corpora.hub_files import LIST, Repository
-from omni.corpora.listed_clips import LeftOut, ListedClips, Report, Row, write_list
+from omni.corpora.listed_clips import LeftOut, ListedClips, Report, Row, UnpreparedError, read_list, write_list
 from omni.corpora.speech_rows import Gathered, read_rows
 from omni.corpora.speech_tables import AUDIO, METADATA, Columns, sort_by_split
-from omni.data.manifest import read_manifest, select_split
+from omni.data.fingerprint import fingerprint
+from omni.data.manifest import Clip, select_split
 from omni.errors import OmniError
 
 HELD_OUT = 50  # of train, one in so many clips is val where the data set has none
 USED_LATER = ("folder", "split", "min_seconds", "max_seconds")
 """Keys that a manifest does not depend on."""
+RUN = "Run, with the same overrides: python -m omni.prepare dataset=hub_speech"
 
 
 class HubSpeech(ListedClips):
@@ -73,30 +74,26 @@ class HubSpeech(ListedClips):
         if hub not in LIST:
             raise OmniError(f"dataset.hub: {hub!r} is none of {', '.join(LIST)}")
         self.repository = None if repo is None else Repository(hub, repo, revision)
-        self.folder = Path(folder) / (repo.replace("/", "--") if repo else Path(path).absolute().name)
+        self.folder = Path(folder) / (repo.replace("/", "--") if repo else name_of(Path(path), Path(folder)))
+        self.manifest, self.record = self.folder / "manifest.jsonl", self.folder / "made_from.json"
         self.splits = {"train": train, "val": val, "test": test}
         self.columns = Columns(audio=audio_column, text=text_column)
         self.made_from = {name: value for name, value in self.keys.items() if name not in USED_LATER}
-        manifest, clips = self.folder / "manifest.jsonl", None
-        if not (unprepared := self.unready(manifest)):
-            clips = select_split(read_manifest(manifest), split)
         limits = {"min_seconds": min_seconds, "max_seconds": max_seconds}
-        super().__init__(clips, source=manifest, unprepared=unprepared, **limits)
+        super().__init__(lambda: select_split(self.listed(), split), source=self.manifest, **limits)
 
-    def unready(self, manifest: Path) -> str:
-        """Why the manifest cannot be used; '' when it can."""
-        reason = f"{manifest}: is not there"
-        with suppress(OSError, ValueError):
-            made_from = json.loads((self.folder / "made_from.json").read_text())
-            other = [key for key, value in self.made_from.items() if made_from.get(key) != value]
-            if manifest.is_file() and not other:
-                return ""
-            if manifest.is_file():
-                shown = ", ".join(
-                    f"dataset.{key} was {made_from.get(key)!r}, is {self.made_from[key]!r}" for key in other
-                )
-                reason = f"{manifest}: was made otherwise ({shown})"
-        return f"{reason}. Run, with the same overrides: python -m omni.prepare dataset=hub_speech"
+    def listed(self) -> list[Clip]:
+        """The clips of all splits. Raises UnpreparedError when the manifest cannot be used."""
+        made_from: dict[str, Any] = {}
+        with suppress(OSError, ValueError, TypeError):  # it is not there, or damaged
+            made_from = dict(json.loads(self.record.read_text()))
+        if not (made_from and self.manifest.is_file()):
+            raise UnpreparedError(f"{self.manifest}: is not there. {RUN}")
+        other = [key for key, value in self.made_from.items() if made_from.get(key) != value]
+        if other:
+            shown = (f"dataset.{key} was {made_from.get(key)!r}, is {self.made_from[key]!r}" for key in other)
+            raise UnpreparedError(f"{self.manifest}: was made otherwise ({', '.join(shown)}). {RUN}")
+        return read_list(self.manifest, RUN)
 
     def of(self, split: str) -> "HubSpeech":
         """The clips of another split."""
@@ -108,47 +105,45 @@ class HubSpeech(ListedClips):
         Raises:
             OmniError: what cannot be had or read, a split or column that is not there, no clip left, a full disk.
         """
-        manifest, record = self.folder / "manifest.jsonl", self.folder / "made_from.json"
         left_out = LeftOut()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with locked(self.folder / ".lock"):
-                if not self.unready(manifest):
-                    report(f"{manifest} is there")
+                with suppress(UnpreparedError):
+                    self.listed()
+                    report(f"{self.manifest} is there")
                     return
-                for old in (record, manifest):  # or a kill would leave a record beside the wrong manifest
+                for old in (self.record, self.manifest):  # or a kill would leave a record beside the wrong manifest
                     old.unlink(missing_ok=True)
                 gathered = self.gather(report)
                 try:
-                    count = write_list(manifest, self.rows(gathered, left_out, report))
+                    count = write_list(self.manifest, self.rows(gathered, left_out, report))
                 finally:
                     left_out.tell(report, str(gathered.source))
-                replace_text(record, json.dumps(self.made_from, indent=2) + "\n")
+                replace_text(self.record, json.dumps(self.made_from, indent=2) + "\n")
         except OSError as error:
             raise OmniError(
                 f"{error.filename or self.folder}: cannot be written or read ({error.strerror}). Make room, mend its "
                 "rights, or name another dataset.folder"
             ) from error
-        report(f"{manifest}: {count:,} clips")
-        if self.repository and gathered.tables[0].endswith(".parquet"):
+        report(f"{self.manifest}: {count:,} clips")
+        if self.repository and gathered.in_parquet:
             report(f"{gathered.source} is no longer needed")
 
     def rows(self, gathered: Gathered, left_out: LeftOut, report: Report) -> Iterator[Row]:
         """The rows of the manifest; every HELD_OUT-th of train goes to val where the data set has none."""
         taken = 0
-        for table in gathered.tables:
-            report(f"reading {gathered.source / table}")
-            for row in read_rows(gathered, table, self.columns, into=self.folder, left_out=left_out):
-                if row["split"] == "train":
-                    taken += 1
-                    if self.splits["val"] is None and taken % HELD_OUT == 2:
-                        row["split"] = "val"
-                yield row
+        for row in read_rows(gathered, self.columns, into=self.folder, left_out=left_out, report=report):
+            if row["split"] == "train":
+                taken += 1
+                if self.splits["val"] is None and taken % HELD_OUT == 2:
+                    row["split"] = "val"
+            yield row
 
     def gather(self, report: Report) -> Gathered:
         """Find the tables and sounds that are wanted, and fetch them if need be. Raises OmniError."""
         listed = {file.path: file for file in self.repository.files()} if self.repository else {}
-        source = self.folder / "source" if self.repository else Path(self.keys["path"])
+        source = self.folder / "source" / self.repository.version if self.repository else Path(self.keys["path"])
         if not self.repository and not source.exists():
             raise OmniError(f"dataset.path: {source} is not there")
         names = listed or ([source.name] if source.is_file() else files_in(source))
@@ -171,6 +166,13 @@ class HubSpeech(ListedClips):
         if self.repository:
             self.repository.fetch([listed[path] for path in ([] if parquet else lists) + wanted], source, report)
         return Gathered(source, wanted if parquet else lists, split_of)
+
+
+def name_of(path: Path, folder: Path) -> str:
+    """The name, in `folder`, of what is made of a data set of one's own: for each its own, also where two are called
+    alike, and the same when both are moved together."""
+    path = path.resolve()
+    return f"{path.name}-{fingerprint([os.path.relpath(path, folder.resolve())])[:8]}"
 
 
 def files_in(folder: Path) -> list[str]:

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from omni.corpora.climbmix import locked
-from omni.corpora.listed_clips import LeftOut, ListedClips, Report, Row, measure, write_list
+from omni.atomic import locked
+from omni.corpora.listed_clips import LeftOut, ListedClips, Report, Row, measure, read_list, write_list
 from omni.corpora.transfer import fetch_file
 from omni.data.fingerprint import sha256_of
-from omni.data.manifest import read_manifest
+from omni.data.manifest import Clip
 from omni.errors import OmniError
 
 TOP = "LibriSpeech"
@@ -46,7 +46,6 @@ class LibriSpeech(ListedClips):
 
     Raises:
         OmniError: a split or part that there is not.
-        ManifestError: a list that was tampered with.
     """
 
     def __init__(
@@ -68,13 +67,9 @@ class LibriSpeech(ListedClips):
                     raise OmniError(f"dataset.{key}: {part!r} is no part of LibriSpeech: {', '.join(SHA256)}")
         if split not in self.splits and split not in SHA256:
             raise OmniError(f"split: {split!r} is neither train, val, test nor a part: {', '.join(SHA256)}")
-        lists = [self.list_of(part) for part in self.parts]
-        missing = next((path for path in lists if not path.is_file()), None)
         super().__init__(
-            [clip for path in lists for clip in read_manifest(path)] if missing is None else None,
-            source=lists[0] if lists else self.folder,
-            unprepared=f"{missing}: is not there. Run, with the same overrides: python -m omni.prepare "
-            f"dataset=librispeech dataset.folder={folder}",
+            lambda: [clip for part in self.parts for clip in self.listed(part)],
+            source=self.list_of(self.parts[0]) if self.parts else self.folder,
             min_seconds=0.1,
             max_seconds=max_seconds,
         )
@@ -93,6 +88,11 @@ class LibriSpeech(ListedClips):
     def list_of(self, part: str) -> Path:
         """The manifest of a part, which `prepare` writes beside it."""
         return self.root / f"{part}.jsonl"
+
+    def listed(self, part: str) -> list[Clip]:
+        """The clips of a part. Raises UnpreparedError when its list cannot be used."""
+        run = f"python -m omni.prepare dataset=librispeech dataset.folder={self.folder}"
+        return read_list(self.list_of(part), f"Run, with the same overrides: {run}")
 
     def of(self, split: str) -> "LibriSpeech":
         """The clips of another split, or of one part."""
@@ -132,49 +132,62 @@ class LibriSpeech(ListedClips):
             )
 
     def prepare_part(self, part: str, report: Report) -> None:
+        if not self.is_prepared(part):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with locked(self.folder / ".lock"):
+                if not self.is_prepared(part):  # another may have seen to it meanwhile
+                    self.make_part(part, report)
+                    return
+        report(f"{self.root / part} is there")
+
+    def is_prepared(self, part: str) -> bool:
+        """Whether the folder is there, and a list of all clips in it that can be read."""
+        if not (self.root / part).is_dir() or self.fetched(part).exists():
+            return False
+        try:
+            listed = {clip.id for clip in self.listed(part)}
+        except OmniError:  # the list is not there, or damaged
+            return False
+        there = {row["id"]: row for row in transcripts(self.root, part, LeftOut())}
+        # What was left out is looked at again, not all the others: it may have been mended.
+        new = [row for name, row in there.items() if name not in listed]
+        return listed <= there.keys() and not any(measure(new, self.root, LeftOut()))
+
+    def make_part(self, part: str, report: Report) -> None:
+        """Fetch a part unless its folder is there, and list it."""
+        if not (self.root / part).is_dir():
+            self.fetch(part, report)
+        shutil.rmtree(self.fetched(part), ignore_errors=True)  # also of a process that was killed
+        report(f"{part}: measuring the clips")
         left_out = LeftOut()
-        if (self.root / part).is_dir() and self.is_listed(part):
-            report(f"{self.root / part} is there")
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder / ".lock"):
-            if not (self.root / part).is_dir():
-                self.fetch(part, report)
-            report(f"{part}: measuring the clips")
-            rows = measure(transcripts(self.root, part, left_out), self.root, left_out)
-            try:
-                count = write_list(self.list_of(part), rows)
-            finally:
-                left_out.tell(report, part)
+        rows = measure(transcripts(self.root, part, left_out), self.root, left_out)
+        try:
+            count = write_list(self.list_of(part), rows)
+        finally:
+            left_out.tell(report, part)
         report(f"{self.list_of(part)}: {count:,} clips")
 
-    def is_listed(self, part: str) -> bool:
-        """Whether the list is there and names the clips that are there."""
-        if not self.list_of(part).is_file():
-            return False
-        found = {row["id"] for row in transcripts(self.root, part, LeftOut())}
-        return found == {clip.id for clip in read_manifest(self.list_of(part))}
+    def fetched(self, part: str) -> Path:
+        """The folder that an archive is fetched into, so that it is not taken for one that was put there by hand."""
+        return self.folder / f".{part}.fetching"
 
     def fetch(self, part: str, report: Report) -> None:
         """Put the folder of a part in its place, from an archive that lies in `folder` or is fetched."""
-        archive = self.folder / f"{part}.tar.gz"
-        own = archive.is_file()
-        if not own:
-            remedy = (
-                f"Name a mirror with dataset.mirror=URL, or put {archive.name} into {self.folder}; then prepare again."
-            )
-            url = f"{self.mirror.rstrip('/')}/{archive.name}"
-            fetch_file(url, archive, sha256=SHA256[part], report=report, remedy=remedy)
-        elif (found := sha256_of(archive)) != SHA256[part]:
+        own = self.folder / f"{part}.tar.gz"
+        archive = own if own.is_file() else self.fetched(part) / own.name
+        if archive == own and (found := sha256_of(own)) != SHA256[part]:
             raise OmniError(
-                f"{archive}: its sha256 is {found}, the published one is {SHA256[part]}. Delete it and prepare again."
+                f"{own}: its sha256 is {found}, the published one is {SHA256[part]}. Delete it and prepare again."
             )
-        report(f"{archive.name}: unpacking")
+        if not archive.is_file():  # else a process that was killed has fetched it
+            archive.parent.mkdir(exist_ok=True)
+            remedy = f"Name a mirror with dataset.mirror=URL, or put {own.name} into {self.folder}; then prepare again."
+            url = f"{self.mirror.rstrip('/')}/{own.name}"
+            fetch_file(url, archive, sha256=SHA256[part], report=report, remedy=remedy)
+        report(f"{own.name}: unpacking")
         unpack(archive, self.root, part)
-        if own:
-            report(f"{archive} is no longer needed")
-        else:
-            archive.unlink()
+        if archive == own:
+            report(f"{own} is no longer needed")
 
 
 def transcripts(root: Path, part: str, left_out: LeftOut) -> Iterator[Row]:
@@ -185,6 +198,7 @@ def transcripts(root: Path, part: str, left_out: LeftOut) -> Iterator[Row]:
             f"{root / part}: holds no SPEAKER/CHAPTER/*.trans.txt as LibriSpeech does. Name another dataset.folder, or "
             "delete this one to have it fetched."
         )
+    seen: set[str] = set()
     for file in files:
         clips = {path.name for path in file.parent.glob("*.flac")}
         for number, line in enumerate(file.read_bytes().decode(errors="replace").splitlines(), start=1):
@@ -193,7 +207,10 @@ def transcripts(root: Path, part: str, left_out: LeftOut) -> Iterator[Row]:
                 left_out.add(f"{file}:{number}: {name}.flac is not there")
             elif not text.strip():
                 left_out.add(f"{file}:{number}: has no text")
+            elif name in seen:
+                left_out.add(f"{file}:{number}: {name} is named twice")
             else:
+                seen.add(name)
                 # LibriSpeech shouts: no case, no punctuation. A tokenizer of ordinary text cuts capitals into letters,
                 # which its model has hardly read; lower case is its everyday words. Full stops are not made up, since
                 # clips are cut at pauses, not at sentences.

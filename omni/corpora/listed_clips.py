@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import soundfile
 
 from omni.atomic import replacing
+from omni.audio.read import CONVERT, SOURCE_RATES, UNKNOWN_FRAMES, AudioError
 from omni.data.clips import Clips, Sample
 from omni.data.fingerprint import sha256_of
-from omni.data.manifest import Clip
+from omni.data.manifest import Clip, ManifestError, read_manifest
+from omni.download import one_line
 from omni.errors import OmniError
 
 SHOWN = 5  # of what is left out
@@ -25,22 +27,28 @@ Report = Callable[[str], None]
 Row = dict[str, Any]
 
 
+class UnpreparedError(OmniError):
+    """A list that is not there, is damaged or was made otherwise: `prepare` makes it anew."""
+
+
 class ListedClips(Clips):
     """Clips that cannot be used before they are prepared, but can be built, so that they can prepare themselves.
 
     Args:
-        clips: which; None before they are prepared.
+        find: gives them; its UnpreparedError is kept for whoever uses them too early.
         source: the list, for errors.
-        unprepared: what to tell whoever uses them too early.
         min_seconds, max_seconds: shorter and longer clips are left out, by what the list says of them.
     """
 
-    def __init__(
-        self, clips: list[Clip] | None, *, source: Path, unprepared: str, min_seconds: float, max_seconds: float
-    ):
-        lasting = [clip for clip in clips or [] if min_seconds <= (clip.seconds or min_seconds) <= max_seconds]
+    def __init__(self, find: Callable[[], list[Clip]], *, source: Path, min_seconds: float, max_seconds: float):
+        self.unprepared: str | None = None
+        clips: list[Clip] = []
+        try:
+            clips = find()
+        except UnpreparedError as error:
+            self.unprepared = str(error)
+        lasting = [clip for clip in clips if min_seconds <= (clip.seconds or min_seconds) <= max_seconds]
         super().__init__(lasting, source=source, min_seconds=min_seconds, max_seconds=max_seconds)
-        self.unprepared = unprepared if clips is None else None
 
     def __len__(self) -> int:
         self.refuse_unprepared()
@@ -56,7 +64,7 @@ class ListedClips(Clips):
 
     def refuse_unprepared(self) -> None:
         if self.unprepared:
-            raise OmniError(self.unprepared)
+            raise UnpreparedError(self.unprepared)
 
 
 @dataclass
@@ -80,19 +88,48 @@ def measure(rows: Iterable[Row], folder: Path, left_out: LeftOut) -> Iterator[Ro
     def measured(row: Row) -> Row | str:
         path = folder / row["audio"]
         try:
-            info = soundfile.info(str(path))
-            return row | {"seconds": round(info.frames / info.samplerate, 3), "sha256": sha256_of(path)}
-        except (OSError, soundfile.SoundFileError, ZeroDivisionError) as error:
-            return f"{path}: is no sound file that can be read ({' '.join(str(error).split())[-80:]})"
+            _, seconds = read_header(str(path))
+            return row | {"seconds": seconds, "sha256": sha256_of(path)}
+        except AudioError as error:
+            return f"{path}: {error}"
+        except OSError as error:
+            return f"{path}: cannot be read ({error.strerror})"
 
     with ThreadPoolExecutor(THREADS) as pool:
         for row in pool.map(measured, rows):
             if isinstance(row, str):
                 left_out.add(row)
-            elif row["seconds"] <= 0:
-                left_out.add(f"{folder / row['audio']}: holds no sound")
             else:
                 yield row
+
+
+def read_header(sound: str | BinaryIO) -> tuple[str, float]:
+    """The format of a sound file, in lower case, and its seconds, more than 0, by its header.
+
+    Raises AudioError for a header that `omni.audio.read.read` would refuse, too.
+    """
+    try:
+        info = soundfile.info(sound)
+    except soundfile.SoundFileError as error:
+        raise AudioError(f"is no sound file that can be read ({one_line(error)[-80:]})") from error
+    if info.frames >= UNKNOWN_FRAMES:
+        raise AudioError(f"does not say in its header how long it is, as a streamed flac; {CONVERT}")
+    if not SOURCE_RATES[0] <= info.samplerate <= SOURCE_RATES[1]:
+        raise AudioError(f"has {info.samplerate} Hz in its header, as no recording has")
+    seconds = round(info.frames / info.samplerate, 3)
+    if seconds <= 0:
+        raise AudioError("holds no sound")
+    return info.format.lower(), seconds
+
+
+def read_list(path: Path, remedy: str) -> list[Clip]:
+    """The clips of a list that `prepare` made. Raises UnpreparedError, with the way out, when it cannot be used."""
+    if not path.is_file():
+        raise UnpreparedError(f"{path}: is not there. {remedy}")
+    try:
+        return read_manifest(path)
+    except ManifestError as error:
+        raise UnpreparedError(f"{path}: is damaged ({str(error).splitlines()[0]}). {remedy}") from error
 
 
 def write_list(path: Path, rows: Iterable[Row]) -> int:

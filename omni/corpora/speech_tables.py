@@ -57,11 +57,13 @@ def split_in(path: str, names: Iterable[str]) -> str | None:
 def sort_by_split(paths: list[str], splits: dict[str, str | None]) -> dict[str, list[str]]:
     """Paths by split. splits: the name of each in `paths`; None for one that is not wanted.
 
-    Where no path names any split, all are "train".
+    A parquet file's whole path may name its split, but of audio only the folders: eval_3.wav may be any recording's
+    name. Where no path names any split, all are "train".
     Raises OmniError, which lists what there is, for a split that has no path.
     """
     wanted = {key: name for key, name in splits.items() if name is not None}
-    named = {path: split_in(path, {*SPLITS, *wanted.values()}) for path in paths}
+    names = {*SPLITS, *wanted.values()}
+    named = {path: split_in(path if path.endswith(".parquet") else posixpath.dirname(path), names) for path in paths}
     if not any(named.values()):
         named = dict.fromkeys(paths, wanted.get("train"))
     chosen = {key: [path for path in paths if named[path] == name] for key, name in wanted.items()}

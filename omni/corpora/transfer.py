@@ -45,17 +45,19 @@ def fetch_file(url: str, path: Path, *, sha256: str, report: Report, remedy: str
     another than `sha256` says, and is then deleted.
     """
     part = path.with_name(f"{path.name}.part")
-    tries = 0
+    tries, furthest = 0, size_of(part)
     while True:
-        before = size_of(part)
         try:
             receive(url, part, report)
             break
         except BrokenOffError as error:
-            tries = 1 if size_of(part) - before >= ENOUGH else tries + 1
+            # Not beyond where this try began: a server without ranges begins at 0 each time, and might for ever.
+            there = size_of(part)
+            tries = 1 if there - furthest >= ENOUGH else tries + 1
+            furthest = max(furthest, there)
             if tries == TRIES:
                 raise OmniError(f"{path.name} cannot be fetched from {url}: {error}. {remedy}") from None
-            report(f"{path.name}: {error}; trying again, {size_of(part) / 1e6:,.1f} MB are there")
+            report(f"{path.name}: {error}; trying again, {there / 1e6:,.1f} MB are there")
             time.sleep(PAUSE * tries)
         except NoFileError as error:
             raise OmniError(f"{path.name} cannot be fetched from {url}: {error}. {remedy}") from None

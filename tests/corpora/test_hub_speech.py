@@ -31,6 +31,14 @@ def sound(seconds: float, kind: str = "FLAC", rate: int = 16_000) -> bytes:
     return content.getvalue()
 
 
+def streamed(seconds: float) -> bytes:
+    """A flac from a pipe: of 36 bits for its number of samples all are 0, that is, unknown."""
+    content = bytearray(sound(seconds))
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    return bytes(content)
+
+
 def table(rows: list[tuple[bytes | None, str | None]], *, audio: str = "audio", text: str = "text") -> bytes:
     """Parquet as `datasets` writes it."""
     content = io.BytesIO()
@@ -84,6 +92,11 @@ class World:
         self.clips(**keys).prepare(self.said.append)
         return self.clips(**keys)
 
+    @property
+    def made(self) -> Path:
+        """What is made of `own`."""
+        return self.clips().folder
+
     def left_out(self) -> str:
         return next(line for line in self.said if "left out" in line)
 
@@ -103,10 +116,10 @@ def test_parquet_becomes_files_and_a_manifest(world):
     assert [clip.text for clip in clips.of("val").clips] == ["validation one", "validation two"]
     assert [clip.text for clip in clips.of("test").of("val").of("test").clips] == ["test one", "test two"]
     assert clips.key(1) == hashlib.sha256(sound(0.3)).hexdigest()
-    audio = world.folder / "own" / "audio" / "data" / "train-00000-of-00001"
+    audio = world.made / "audio" / "data" / "train-00000-of-00001"
     assert [path.name for path in sorted(audio.iterdir())] == ["000000.flac", "000001.flac"]
     assert (audio / "000000.flac").read_bytes() == sound(0.2)
-    anyones = ManifestClips(path=str(world.folder / "own" / "manifest.jsonl"), split="test")
+    anyones = ManifestClips(path=str(world.made / "manifest.jsonl"), split="test")
     assert [sample.text for sample in anyones] == ["test one", "test two"]
 
 
@@ -114,7 +127,7 @@ def test_a_manifest_is_made_once_and_anew_when_the_keys_change(world):
     files = speech()
     files[f"{ALL['train']}.parquet"] = table([(sound(0.2), "other")], text="sentence")
     world.prepare(files, files="*val*", train="validation", val=None, test=None)
-    manifest = world.folder / "own" / "manifest.jsonl"
+    manifest = world.made / "manifest.jsonl"
     world.prepare(files="*val*", train="validation", val=None, test=None)
     assert world.said == [f"{manifest} is there"]
     other = {"val": None, "test": None, "text_column": "sentence", "files": "*train*"}
@@ -139,6 +152,45 @@ def test_a_kill_leaves_no_manifest_that_passes_for_another(world, monkeypatch):
             len(world.clips(**keys))
 
 
+@pytest.mark.parametrize("damage", [b'{"audio": "x', b"", b'{"audio": "x", "text": "y", "seconds": 5e14}\n'])
+def test_a_damaged_manifest_is_made_anew(world, damage):
+    world.prepare(speech())
+    (world.made / "manifest.jsonl").write_bytes(damage)
+    with pytest.raises(OmniError, match=r"manifest.jsonl: is damaged \(.*\). Run.*omni.prepare dataset=hub_speech"):
+        len(world.clips())
+    assert [clip.text for clip in world.prepare().clips] == ["train one", "train two"]
+
+
+@pytest.mark.parametrize("damage", ["", "3", "[]"])
+def test_a_manifest_with_a_damaged_record_is_made_anew(world, damage):
+    world.prepare(speech())
+    (world.made / "made_from.json").write_text(damage)
+    with pytest.raises(OmniError, match=r"manifest.jsonl: is not there. Run"):
+        len(world.clips())
+    assert len(world.prepare()) == 2
+
+
+def test_two_folders_of_one_name_are_two_data_sets(world):
+    files = {"a.wav": sound(0.2), "metadata.csv": b"file_name,text\na.wav,first\n"}
+    keys = [{"path": str(lay(world.own / at / "speech", files)), "val": None, "test": None} for at in "ab"]
+    lay(Path(keys[1]["path"]), {"metadata.csv": b"file_name,text\na.wav,second\n"})
+    for key in keys:
+        world.prepare(**key)
+    assert [world.clips(**key).clips[0].text for key in keys] == ["first", "second"]
+    assert [path.name.split("-")[0] for path in world.folder.iterdir()] == ["speech", "speech"]
+
+
+def test_a_data_set_and_its_folder_can_be_moved_together(world, tmp_path, monkeypatch):
+    keys = {"path": "own", "folder": "made"}
+    monkeypatch.chdir(tmp_path)
+    world.prepare(audiofolder(), **keys)
+    (tmp_path / "elsewhere").mkdir()
+    for path in (world.own, world.folder):
+        path.rename(tmp_path / "elsewhere" / path.name)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert [sample.text for sample in world.clips(**keys)] == ["train, 0", "train, 1"]
+
+
 def test_unprepared_clips_say_what_to_run(world):
     for use in (len, lambda clips: clips[0], lambda clips: clips.key(0)):
         with pytest.raises(OmniError, match=r"manifest.jsonl: is not there. Run.*omni.prepare dataset=hub_speech"):
@@ -153,11 +205,13 @@ def test_rows_that_cannot_be_used_are_counted_and_named(world):
         (b"noise", "c"),
         (sound(0.2), " "),
         (sound(0.3), "d\ne"),
+        (streamed(0.3), "f"),
     ]
     clips = world.prepare(speech(train=rows))
     assert [clip.text for clip in clips.clips] == ["a", "d e"]
     told, path = world.left_out(), f"{ALL['train']}.parquet"
-    assert "4 left out" in told
+    assert "5 left out" in told
+    assert f"{path}, row 6: does not say in its header how long it is" in told
     for row, said in ((1, "has no sound in it"), (2, "has no text"), (3, "is no sound"), (4, "has no text")):
         assert f"{path}, row {row}: {said}" in told
 
@@ -262,7 +316,7 @@ def test_a_folder_of_audio_stays_where_it_is(world, metadata):
     assert [(sample.id, sample.text) for sample in clips] == [("train/0.wav", "train, 0"), ("train/1.wav", "train, 1")]
     assert [clip.seconds for clip in clips.clips] == pytest.approx([0.2, 0.3])
     assert [sample.text for sample in clips.of("val")] == ["validation, 0", "validation, 1"]
-    assert sorted(path.name for path in (world.folder / "own").iterdir()) == [
+    assert sorted(path.name for path in world.made.iterdir()) == [
         ".lock",
         "made_from.json",
         "manifest.jsonl",
@@ -283,15 +337,43 @@ def test_one_metadata_file_for_all_splits_or_for_none(world):
 
 def test_rows_of_metadata_that_cannot_be_used_are_counted_and_named(world):
     files = audiofolder()
-    files["train/metadata.csv"] += b"\nlost.wav,gone\n0.wav,again\nempty.wav,\nnoise.wav,hiss\n"
-    clips = world.prepare(files | {"train/empty.wav": sound(0.2), "train/noise.wav": b"noise"})
+    files["train/metadata.csv"] += b"\nlost.wav,gone\n0.wav,again\nempty.wav,\nnoise.wav,hiss\npipe.flac,whoosh\n"
+    clips = world.prepare(
+        files | {"train/empty.wav": sound(0.2), "train/noise.wav": b"noise", "train/pipe.flac": streamed(0.2)}
+    )
     told = world.left_out()
-    assert "4 left out" in told
+    assert "5 left out" in told
+    assert "train/pipe.flac: does not say in its header how long it is" in told
     assert "train/metadata.csv:4: train/lost.wav is not there" in told
     assert "train/metadata.csv:5: train/0.wav is named twice" in told
     assert "train/metadata.csv:6: has no text" in told
     assert "train/noise.wav: is no sound file" in told
     assert len(clips) == 2
+    world.prepare()
+    assert world.said == [f"{world.made}/manifest.jsonl is there"]
+
+
+def test_two_lists_of_the_same_sounds_count_once(world):
+    clips = world.prepare(audiofolder("metadata.csv") | audiofolder("metadata.jsonl"))
+    assert [sample.text for sample in clips] == ["train, 0", "train, 1"]
+    assert "train/metadata.jsonl:1: train/0.wav is named twice" in world.left_out()
+
+
+def test_a_folder_that_is_a_link_leads_to_the_same_sounds(world, tmp_path):
+    (tmp_path / "big" / "disk").mkdir(parents=True)
+    world.folder.symlink_to(tmp_path / "big" / "disk")
+    assert len(world.prepare(audiofolder())[1].waveform) == 4_800
+    (tmp_path / "link").symlink_to(lay(tmp_path / "other" / "disk", audiofolder()))
+    assert len(world.prepare(path=str(tmp_path / "link"))[1].waveform) == 4_800
+
+
+def test_the_name_of_a_sound_is_no_split(world):
+    files = {f"train/{name}": sound(0.2) for name in ("eval_3.wav", "dev-1.wav", "a.wav")}
+    files["dev/train-2.wav"] = sound(0.2)
+    lines = ["file_name,text", *(f"{name},{name}" for name in files)]
+    clips = world.prepare(files | {"metadata.csv": "\n".join(lines).encode()}, val="dev", test=None)
+    assert [clip.id for clip in clips.clips] == ["train/eval_3.wav", "train/dev-1.wav", "train/a.wav"]
+    assert [clip.id for clip in clips.of("val").clips] == ["dev/train-2.wav"]
 
 
 @pytest.mark.parametrize(
@@ -338,7 +420,7 @@ def test_a_data_set_is_fetched_from_a_hub_once(hub_world, hub):
     fetched = " ".join(asked for asked in hub_world.hub.asked if "tree" not in asked)
     assert ("train-00000" in fetched, "test-0" in fetched, "README" in fetched) == (True, False, False)
     assert any("2 of 2 files" in line for line in hub_world.said)
-    assert hub_world.said[-1] == f"{hub_world.folder}/someone--speech/source is no longer needed"
+    assert hub_world.said[-1] == f"{hub_world.folder}/someone--speech/source/{hub} is no longer needed"
     hub_world.hub.asked.clear()
     hub_world.prepare(**keys)
     assert hub_world.hub.asked == []
@@ -351,6 +433,36 @@ def test_a_folder_of_audio_is_fetched_without_what_is_not_wanted(hub_world, hub)
     assert [sample.text for sample in clips] == ["train, 0", "train, 1"]
     assert not any("test/" in asked and ".wav" in asked for asked in hub_world.hub.asked)
     assert not any("left out" in line or "no longer needed" in line for line in hub_world.said)
+
+
+@HUBS
+@pytest.mark.parametrize("stored", ["large", "small"])
+def test_a_file_that_changed_on_the_hub_is_fetched_again(hub_world, hub, stored, monkeypatch):
+    if stored == "small":  # Hugging Face then tells git's hash
+
+        def listed(self, name):
+            data = self.files[name]
+            return {"path": name, "size": len(data), "oid": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
+
+        monkeypatch.setattr(hub_world.hub, "listed", listed)
+    hub_world.hub.files = audiofolder()
+    hub_world.prepare(repo="someone/speech", hub=hub, test=None)
+    hub_world.hub.files["train/metadata.csv"] = hub_world.hub.files["train/metadata.csv"].replace(b"train", b"tried")
+    hub_world.hub.asked.clear()
+    clips = hub_world.prepare(repo="someone/speech", hub=hub)  # with test, so it is made anew
+    assert [sample.text for sample in clips] == ["tried, 0", "tried, 1"]
+    assert not any("train/0.wav" in asked for asked in hub_world.hub.asked)
+
+
+def test_each_hub_and_revision_has_a_folder_of_its_own(hub_world):
+    hub_world.hub.files = audiofolder()
+    for keys in ({"revision": None}, {"revision": "refs/convert/parquet"}, {"hub": "modelscope"}):
+        assert len(hub_world.prepare(repo="someone/speech", test=None, **keys)) == 2
+    source = hub_world.folder / "someone--speech" / "source"
+    names = ["huggingface", "huggingface@refs%2Fconvert%2Fparquet", "modelscope"]
+    assert sorted(path.name for path in source.iterdir()) == names
+    for name in names:
+        assert (source / name / "train" / "0.wav").read_bytes() == sound(0.2, "WAV")
 
 
 @HUBS
@@ -377,7 +489,7 @@ def test_a_broken_transfer_goes_on_from_where_it_broke_off(hub_world, hub, noise
 
 @HUBS
 def test_a_transfer_that_breaks_for_good_names_the_file_and_makes_nothing(hub_world, hub, noise, monkeypatch):
-    monkeypatch.setattr(download, "PATIENCE", 2.0)
+    monkeypatch.setattr(download, "PATIENCE", 5.0)  # a client's start counts, on a busy machine too
     keys = {"repo": "someone/speech", "hub": hub, "val": None, "test": None}
     hub_world.hub.files |= speech(train=[(noise, "noise"), (sound(0.2), "tone")])
     hub_world.hub.manner = "stuck"

@@ -17,7 +17,7 @@ import torch
 from omni import download
 from omni.config.compose import compose
 from omni.corpora import librispeech as module
-from omni.corpora import transfer
+from omni.corpora import listed_clips, transfer
 from omni.corpora.librispeech import LibriSpeech
 from omni.data.cached import CachedClips
 from omni.data.clips import ManifestClips
@@ -88,6 +88,14 @@ class World:
             for name, data in part_files(part, PARTS[part]).items():
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (self.folder / name).write_bytes(data)
+
+    @property
+    def part_file(self) -> Path:
+        """What there is of an archive that is being fetched."""
+        return self.folder / ".train-clean-100.fetching" / "train-clean-100.tar.gz.part"
+
+    def archives(self) -> list[Path]:
+        return list(self.folder.rglob("*.tar.gz*"))
 
     def there(self) -> list[str]:
         return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.glob("*"))
@@ -245,6 +253,42 @@ def test_a_clip_that_came_later_is_listed(world):
     assert len(world.clips()) == 3
 
 
+def test_a_clip_that_is_no_sound_does_not_have_the_others_measured_again(world, monkeypatch):
+    world.unpack(*PARTS)
+    damaged = world.folder / "LibriSpeech/train-clean-100/19/198/19-198-0001.flac"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:20])
+    world.prepare()
+    looked_at, read_header = [], listed_clips.read_header
+    monkeypatch.setattr(listed_clips, "read_header", lambda path: (looked_at.append(Path(path)), read_header(path))[1])
+    world.prepare()
+    assert world.said[0] == f"{world.folder}/LibriSpeech/train-clean-100 is there"
+    assert looked_at == [damaged]
+    damaged.write_bytes(content)
+    world.prepare()
+    assert len(world.clips()) == 3
+
+
+@pytest.mark.parametrize("damage", [b'{"audio": "x', b""])
+def test_a_damaged_list_is_made_anew(world, damage):
+    world.unpack(*PARTS)
+    world.prepare()
+    (world.folder / "LibriSpeech" / "dev-clean.jsonl").write_bytes(damage)
+    with pytest.raises(OmniError, match=r"dev-clean.jsonl: is damaged \(.*\). Run.*omni.prepare dataset=librispeech"):
+        len(world.clips(split="val"))
+    world.prepare()
+    assert len(world.clips(split="val")) == 1
+
+
+def test_a_clip_that_is_named_twice_counts_once(world):
+    world.unpack(*PARTS)
+    with (world.folder / "LibriSpeech/dev-clean/84/121/84-121.trans.txt").open("a") as file:
+        file.write("84-121-0000 STAY\n")
+    world.prepare()
+    assert any("84-121.trans.txt:2: 84-121-0000 is named twice" in line for line in world.said)
+    assert [clip.text for clip in world.clips(split="val").clips] == ["go"]
+
+
 def test_a_folder_that_is_no_librispeech_is_refused_before_anything_is_fetched(world):
     (world.folder / "holiday").mkdir(parents=True)
     with pytest.raises(OmniError, match=r"dataset.folder: .*data is no LibriSpeech \(it holds holiday\)"):
@@ -283,9 +327,9 @@ def test_a_broken_transfer_goes_on_from_where_it_broke_off(world, manner):
 
 def test_a_transfer_that_was_killed_goes_on(world):
     data = ARCHIVES["train-clean-100"]
-    world.folder.mkdir()
     for there in (100, len(data)):
-        (world.folder / "train-clean-100.tar.gz.part").write_bytes(data[:there])
+        world.part_file.parent.mkdir(parents=True)
+        world.part_file.write_bytes(data[:there])
         world.prepare(val=[], test=[])
         assert world.mirror.asked[-1].endswith(f"bytes={there}-")
         assert len(world.clips()) == 3
@@ -295,15 +339,15 @@ def test_a_transfer_that_was_killed_goes_on(world):
 @pytest.mark.parametrize("manner", ["rangeless", "shifted"])
 def test_a_mirror_without_proper_ranges_sends_it_all_again(world, manner):
     world.mirror.manner = manner
-    world.folder.mkdir()
-    (world.folder / "train-clean-100.tar.gz.part").write_bytes(b"x" * 100)
+    world.part_file.parent.mkdir(parents=True)
+    world.part_file.write_bytes(b"x" * 100)
     world.prepare(val=[], test=[])
     assert len(world.clips()) == 3
 
 
 def test_a_part_that_is_longer_than_the_file_is_thrown_away(world):
-    world.folder.mkdir()
-    (world.folder / "train-clean-100.tar.gz.part").write_bytes(ARCHIVES["train-clean-100"] + b"more")
+    world.part_file.parent.mkdir(parents=True)
+    world.part_file.write_bytes(ARCHIVES["train-clean-100"] + b"more")
     world.prepare(val=[], test=[])
     assert len(world.clips()) == 3
 
@@ -315,7 +359,7 @@ def test_a_transfer_that_breaks_for_good_is_given_up(world):
     ):
         world.prepare()
     assert len(world.mirror.asked) == transfer.TRIES
-    assert (world.folder / "train-clean-100.tar.gz.part").stat().st_size > len(ARCHIVES["train-clean-100"]) / 2
+    assert world.part_file.stat().st_size > len(ARCHIVES["train-clean-100"]) / 2
     world.mirror.manner = "well"
     world.prepare()
     assert len(world.clips()) == 3
@@ -329,6 +373,25 @@ def test_a_line_that_breaks_often_but_brings_much_is_not_given_up(world, monkeyp
     assert len(world.clips()) == 3
 
 
+def test_a_mirror_without_ranges_that_never_gets_further_is_given_up(world, monkeypatch):
+    monkeypatch.setattr(transfer, "ENOUGH", 1)
+    cuts = [500, 300]  # each more than nothing, and one more than the other
+
+    def cut_short(self, path):
+        assert len(self.asked) < 10
+        data = self.files[path.lstrip("/")]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: cuts[len(self.asked) % 2]])
+        self.close_connection = True
+
+    world.mirror.route = cut_short
+    with pytest.raises(OmniError, match=r"train-clean-100.tar.gz cannot .*: the transfer broke off"):
+        world.prepare()
+    assert transfer.TRIES <= len(world.mirror.asked) <= transfer.TRIES + 2
+
+
 def test_another_archive_is_refused_and_nothing_is_unpacked(world):
     world.mirror.manner = "wrong"
     published = module.SHA256["train-clean-100"]
@@ -336,7 +399,7 @@ def test_another_archive_is_refused_and_nothing_is_unpacked(world):
         OmniError, match=rf"train-clean-100.tar.gz: its sha256 is .*, the published one is {published}; it"
     ):
         world.prepare()
-    assert world.there() == [".lock"]
+    assert not world.archives()
     world.mirror.manner = "well"
     world.prepare()
 
@@ -439,13 +502,37 @@ def test_what_a_killed_process_left_is_cleared_away(world):
     assert not (world.folder / "LibriSpeech" / "dev-clean" / "old").exists()
 
 
-def test_two_that_prepare_at_once_fetch_each_archive_once(world):
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_around_the_unpacking_leaves_no_archive_for_ever(world, monkeypatch, when):
+    unpack = module.unpack
+
+    def killed(*given):
+        if when == "after":
+            unpack(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "unpack", killed)
+    with pytest.raises(KeyboardInterrupt):
+        world.prepare()
+    assert world.archives()
+    monkeypatch.setattr(module, "unpack", unpack)
+    world.prepare()
+    assert len(world.mirror.asked) == 3  # each archive once
+    assert not world.archives()
+    assert world.there() == [".lock", "LibriSpeech"]
+    assert len(world.clips()) == 3
+
+
+def test_two_that_prepare_at_once_fetch_and_list_each_archive_once(world, monkeypatch):
+    listed, write_list = [], module.write_list
+    monkeypatch.setattr(module, "write_list", lambda path, rows: (listed.append(path.stem), write_list(path, rows))[1])
     threads = [threading.Thread(target=world.clips().prepare, args=(lambda _: None,)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(world.mirror.asked) == 3
+    assert sorted(listed) == ["dev-clean", "test-clean", "train-clean-100"]
     assert len(world.clips()) == 3
 
 
