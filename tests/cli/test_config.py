@@ -160,7 +160,7 @@ def test_problems_of_what_ships_are_all_said(copy):
         ("omni/config/schema.py", "warmup_steps: int", "rise_steps: int"),
         ("omni/config/targets.py", "stack: int", "stacked: int"),
         ("omni/config/targets.py", "    mode: WandbMode", "    mood: WandbMode"),
-        ("omni/config/schema.py", "metric: str = MISSING", "measure: str = MISSING"),
+        ("omni/config/schema.py", "warmdown: float = MISSING", "cooldown: float = MISSING"),
         ("omni/config/schema.py", "max_steps: int = MISSING", "max_steps: int = MISSING\n    more: int = MISSING"),
     ],
 )

@@ -72,7 +72,7 @@ def test_parallel_jobs_do_not_differ_either(home, tmp_path):
 
 def test_a_missed_gate_of_a_parallel_job_fails_the_command(tmp_path):
     done = train(
-        tmp_path, "-m", *TINY, "stage.max_steps=2", "stage.gate.loss_drop=-9,9",
+        tmp_path, "-m", *TINY[:-1], "stage.max_steps=2", "stage.gate.loss_drop=-9,9",
         "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
     )  # fmt: skip
     assert done.returncode == 1
