@@ -224,7 +224,7 @@ def judge_run(cfg: DictConfig, run: Run) -> str:
     summary = summarise(read_metrics(run.folder / "metrics.csv"))
     gate = judge(summary, asked_of(cfg.stage))
     status = "passed" if all(each["passed"] for each in gate) else "failed"
-    run.finish(status, metrics=summary, gate=gate)
+    run.finish(status, metrics=summary, gate=gate or None)
     for each in gate:
         log.info("%s", tell(each))
     return status
