@@ -31,10 +31,10 @@ class Noisy(StackMLP):
 
     def __init__(self, **keys):
         super().__init__(**keys)
-        self.dropout = torch.nn.Dropout(0.3)
+        self.noise = torch.nn.Dropout(0.3)
 
     def mix(self, frames_BTD, lengths_B):
-        return self.dropout(super().mix(frames_BTD, lengths_B))
+        return self.noise(super().mix(frames_BTD, lengths_B))
 
 
 class Sentences:
