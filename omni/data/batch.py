@@ -60,8 +60,9 @@ def draw_alike(number: int, *, size: int, lengths: tuple[int, ...], seed: int) -
 @lru_cache(maxsize=2)
 def alike(size: int, lengths: tuple[int, ...], seed: int, epoch: int) -> list[tuple[int, ...]]:
     order, batches = shuffled(len(lengths), seed, epoch), []
-    for first in range(0, len(order), POOL * size):
-        pool = sorted(order[first : first + POOL * size], key=lambda clip: lengths[clip])
+    together = min(POOL, max(1, len(order) // size // 4)) * size  # of few clips, or each epoch had the same batches
+    for first in range(0, len(order), together):
+        pool = sorted(order[first : first + together], key=lambda clip: lengths[clip])
         batches += [tuple(pool[i : i + size]) for i in range(0, len(pool), size)]
     return [batches[i] for i in shuffled(len(batches), seed, -1 - epoch)]
 
