@@ -6,11 +6,12 @@ HF_ENDPOINT and MODELSCOPE_ENDPOINT name mirrors; tokens are the hubs' own busin
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
+from omni.corpora.transfer import Report
 from omni.data.fingerprint import sha256_of
 from omni.download import NotHereError, download
 from omni.errors import OmniError
@@ -53,8 +54,6 @@ FETCH = {
 }
 ENDPOINTS = {"huggingface": "HF_ENDPOINT", "modelscope": "MODELSCOPE_ENDPOINT"}
 TOKENS = {"huggingface": "HF_TOKEN", "modelscope": "MODELSCOPE_API_TOKEN"}
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from typing import Any
 
 from omni.atomic import locked, replace_text
 from omni.corpora.hub_files import LIST, Repository
-from omni.corpora.listed_clips import LeftOut, ListedClips, Report, Row, UnpreparedError, read_list, write_list
+from omni.corpora.listed_clips import LeftOut, ListedClips, Row, UnpreparedError, read_list, write_list
 from omni.corpora.speech_rows import Gathered, read_rows
 from omni.corpora.speech_tables import AUDIO, METADATA, Columns, sort_by_split
+from omni.corpora.transfer import Report
 from omni.data.fingerprint import fingerprint
 from omni.data.manifest import Clip, select_split
 from omni.errors import OmniError

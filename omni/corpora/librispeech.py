@@ -15,8 +15,8 @@ from itertools import chain
 from pathlib import Path
 
 from omni.atomic import locked
-from omni.corpora.listed_clips import LeftOut, ListedClips, Report, Row, measure, read_list, write_list
-from omni.corpora.transfer import fetch_file
+from omni.corpora.listed_clips import LeftOut, ListedClips, Row, measure, read_list, write_list
+from omni.corpora.transfer import Report, fetch_file
 from omni.data.fingerprint import sha256_of
 from omni.data.manifest import Clip
 from omni.errors import OmniError

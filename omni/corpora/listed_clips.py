@@ -14,6 +14,7 @@ import soundfile
 
 from omni.atomic import replacing
 from omni.audio.read import CONVERT, SOURCE_RATES, UNKNOWN_FRAMES, AudioError
+from omni.corpora.transfer import Report
 from omni.data.clips import Clips, Sample
 from omni.data.fingerprint import sha256_of
 from omni.data.manifest import Clip, ManifestError, read_manifest
@@ -23,7 +24,6 @@ from omni.errors import OmniError
 SHOWN = 5  # of what is left out
 THREADS = 8  # reading and hashing both wait for the disk, or work beside the interpreter
 
-Report = Callable[[str], None]
 Row = dict[str, Any]
 
 

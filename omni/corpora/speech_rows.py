@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from omni.audio.read import AudioError
-from omni.corpora.listed_clips import LeftOut, Report, Row, measure, read_header
+from omni.corpora.listed_clips import LeftOut, Row, measure, read_header
 from omni.corpora.speech_tables import Columns, Sounding, folder_rows, parquet_rows
+from omni.corpora.transfer import Report
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 from omni.config.check import ConfigError, check
+from omni.config.compose import compose as compose_or_say
 from omni.config.paths import conf_dir
 from omni.config.schema import register
 
@@ -152,3 +153,8 @@ def test_a_value_missing_in_a_users_own_class_is_still_said():
         cfg.projector = {"_target_": "mine.Bridge", "depth": "???"}
     with pytest.raises(ConfigError, match=r"projector\.depth: a value is missing"):
         check(cfg)
+
+
+def test_a_group_that_is_set_to_null_is_told_how_to_leave_it_out():
+    with pytest.raises(ConfigError, match=r"GROUP=null: .* as in ~augment"):
+        compose_or_say(["augment=null"])
