@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: smoke base align instruct test test-slow lint clean
+.PHONY: smoke base align instruct demo test test-slow lint clean
 
 smoke: $(INSTALLED)  ## W1: five clips, fifty steps, a falling curve
 	$(RUN) -m omni.train
@@ -25,6 +25,9 @@ instruct: $(INSTALLED)  ## W3: ask it about what it hears; make align comes firs
 	$(RUN) -m omni.evaluate run=outputs/latest suite=audiobench_mini precision=bf16
 	$(RUN) -m omni.evaluate run=outputs/latest suite=hearing precision=bf16
 
+demo: $(INSTALLED)  ## talk to what is shipped: the page at http://127.0.0.1:8000
+	$(RUN) -m omni.serve run=data/hearing
+
 test: $(INSTALLED)  ## everything but the slow tests
 	$(RUN) -m pytest
 
@@ -37,7 +40,7 @@ lint: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --editable '.[weights,factory,dev]'
+	$(RUN) -m pip install --quiet --editable '.[weights,factory,serve,dev]'
 	$(RUN) -m pip install --quiet --no-deps tinysoundfont==0.3.7
 	touch $@
 

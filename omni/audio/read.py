@@ -23,6 +23,9 @@ from omni.errors import OmniError
 SILENCE_PEAK = 1e-4  # -80 dB of full scale, three steps of 16-bit sound: below it there is only dither
 SOURCE_RATES = (1_000, 768_000)  # Hz; a header outside this range is damaged
 
+MOST_NUMBERS = 8 * 48_000
+"""A second in all channels; a flac of silence that has a thousand times its size in numbers is no recording."""
+
 UNKNOWN_FRAMES = 2**40  # libsndfile reports 2**63 - 1 frames for a header that leaves its length open
 STREAMED_WAV = 0x7FFF_F000  # a recorder writing to a pipe cannot know its size and puts this or more
 MP3_BYTES_PER_SECOND = 40_000  # 320 kbit/s, the most an mp3 has
@@ -55,15 +58,19 @@ def read(
     part = "" if bytes is None and not offset else f" (byte {offset}, {bytes or 'all'} bytes)"
     try:
         with _open(path, offset, bytes) as source:
-            samples, rate = _decode(source, max_seconds)
-        waveform = resample(torch.from_numpy(samples).mean(dim=1), rate)
-        if not waveform.isfinite().all():
-            raise AudioError("holds NaN or infinite samples. Export it again, or leave it out.")
+            return _waveform(source, max_seconds)
     except AudioError as error:
         raise AudioError(f"{path}{part}: {error}") from error.__cause__
     except OSError as error:
         raise AudioError(f"{path}: cannot be read ({error.strerror}). Check its rights.") from error
-    return waveform.clamp(-1.0, 1.0)
+
+
+def read_bytes(sound: bytes, *, what: str, max_seconds: float | None = None) -> torch.Tensor:
+    """As `read`, of a whole sound file in memory; `what` is its name for the message."""
+    try:
+        return _waveform(io.BytesIO(sound), max_seconds)
+    except AudioError as error:
+        raise AudioError(f"{what}: {error}") from error.__cause__
 
 
 def check_audible(waveform: torch.Tensor, *, min_seconds: float, what: str) -> None:
@@ -104,6 +111,14 @@ def _open(path: Path, offset: int, length: int | None) -> BinaryIO:
         return io.BytesIO(archive.read(-1 if length is None else length))
 
 
+def _waveform(source: BinaryIO, max_seconds: float | None) -> torch.Tensor:
+    samples, rate = _decode(source, max_seconds)
+    waveform = resample(torch.from_numpy(samples).mean(dim=1), rate)
+    if not waveform.isfinite().all():
+        raise AudioError("holds NaN or infinite samples. Export it again, or leave it out.")
+    return waveform.clamp(-1.0, 1.0)
+
+
 def _decode(source: BinaryIO, max_seconds: float | None) -> tuple[np.ndarray, int]:
     """The samples, float32 (frames, channels), and their rate in Hz."""
     size = source.seek(0, io.SEEK_END)
@@ -117,6 +132,8 @@ def _decode(source: BinaryIO, max_seconds: float | None) -> tuple[np.ndarray, in
         # any factor: then only the size bounds it from below.
         guessed = sound.format == "MP3" and not counted
         _check_length(size / MP3_BYTES_PER_SECOND if guessed else frames / rate, max_seconds)
+        if max_seconds is not None and not guessed and frames * sound.channels > max_seconds * MOST_NUMBERS:
+            raise AudioError(f"has {sound.channels} channels of {rate} Hz, more than any recording. Export it again.")
         try:
             # In one piece: soundfile seeks after each read, and an mp3 decoder that seeks loses its place (at
             # 22.05 kHz, samples off by a quarter of full scale).

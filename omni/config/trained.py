@@ -70,6 +70,7 @@ def load_trained(source: str, *, device: str = "auto", precision: str = "auto") 
         OmniError: nothing to load there, or something damaged.
     """
     import_torch()
+    from omni.model.lora import has_lora, merge_lora
     from omni.model.omni import Omni
     from omni.model.pretrained import load_gpt
 
@@ -77,6 +78,8 @@ def load_trained(source: str, *, device: str = "auto", precision: str = "auto") 
     dtype = pick_dtype(precision, on)
     if checkpoint := find_checkpoint(path):
         model, tokenizer = load_run(checkpoint, dtype, on)
+        if has_lora(model.backbone):  # beside its matrices they would cost time with every token
+            model.backbone = merge_lora(model.backbone)
     else:
         backbone, tokenizer = load_gpt(path, dtype)
         model = Omni(encoder=None, projector=None, backbone=backbone).to(on)

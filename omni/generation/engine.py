@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from omni.errors import OmniError
+from omni.generation.memory import PromptMemory
 from omni.generation.prompt import Prompt, Segment
 from omni.generation.sampling import Settings, sample
 from omni.generation.streaming import TextStream, ToolCalls
@@ -20,19 +21,24 @@ from omni.text.tokenizer import Tokenizer
 PLAIN = Settings()
 
 
+class ContextError(OmniError):
+    """A prompt that is longer than what the model can look back on."""
+
+
 class Row:
     """An answer in the making.
 
     Attributes:
         tokens: what came so far, without the token that ended it.
-        text: the same as text, whole characters only.
-        finish: why it is over: "stop" for a token that ends it, "length" for `max_tokens`, `max_characters` or a full
-            context; None while it goes on.
+        text: the same as text, whole characters only, without the text that ended it.
+        recalled: positions of its prompt that were known from another one.
+        finish: why it is over: "stop" for a token or a text that ends it, "length" for `max_tokens`, `max_characters`
+            or a full context; None while it goes on.
     """
 
     def __init__(self, tokenizer: Tokenizer, settings: Settings, *, seed: int, room: int):
         self.tokens: list[int] = []
-        self.text = ""
+        self.text, self.recalled = "", 0
         self.finish: str | None = None
         self.settings, self.room = settings, min(settings.max_tokens, room)
         self.generator = torch.Generator().manual_seed(seed)
@@ -47,9 +53,24 @@ class Row:
         self.tokens.append(token)
         self.text += self.stream.read(token)
         self.forced += self.tools.read(token)
-        if len(self.tokens) == self.room or self.long_enough():
+        if self.cut_off():
+            self.finish = "stop"
+        elif len(self.tokens) == self.room or self.long_enough():
             self.close("length")
         return token
+
+    @property
+    def settled(self) -> str:
+        """The text that will stay: without an end that may become one of the texts that end it."""
+        ends = () if self.finish else self.settings.until
+        held = max((n for end in ends for n in range(len(end)) if self.text.endswith(end[:n])), default=0)
+        return self.text[: len(self.text) - held]
+
+    def cut_off(self) -> bool:
+        """Take off a text that ends the answer, and what follows it."""
+        places = [self.text.find(end) for end in self.settings.until if end in self.text]
+        self.text = self.text[: min(places)] if places else self.text
+        return bool(places)
 
     def long_enough(self) -> bool:
         most = self.settings.max_characters
@@ -67,10 +88,14 @@ class Request:
         self.prompt, self.rows = prompt, rows
         self.cache: KVCache | None = None
 
+    def open(self, model: GPT, memory: PromptMemory) -> None:
+        """Begin to read, behind what is known already. Not before: a thousand prompts that wait need no room."""
+        self.cache = memory.recall(self.prompt) or model.new_cache(columns=self.prompt.length)
+        for row in self.rows:
+            row.recalled = self.cache.lengths[0]
+
     def read(self, model: GPT, positions: int) -> Tensor | None:
         """Read so many positions more; the model's last state (1, C) when that was the end of the prompt."""
-        if self.cache is None:  # not before: a thousand prompts that wait need no room
-            self.cache = model.new_cache(columns=self.prompt.length)
         start = self.cache.lengths[0]
         ids_1L, audio = self.prompt.piece(start, start + positions)
         states_1LC = model.states(ids_1L, **audio, kv_cache=self.cache)
@@ -87,12 +112,13 @@ class Engine:
     Args:
         chunk: positions of a prompt that are read in one step.
         max_rows: rows that run together; further prompts wait. (One prompt may ask for more samples; it runs alone.)
+        remembered: positions of prompts that are kept, for those that begin alike (see `PromptMemory`).
     """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, *, chunk: int = 512, max_rows: int = 16):
+    def __init__(self, model: GPT, tokenizer: Tokenizer, *, chunk: int = 512, max_rows: int = 16, remembered: int = 0):
         self.model, self.tokenizer, self.chunk, self.max_rows = model, tokenizer, chunk, max_rows
         self.ends = {tokenizer.bos, tokenizer.specials.get("<|assistant_end|>", tokenizer.bos)}
-        self.cache = model.new_cache(rows=0)
+        self.cache, self.memory = model.new_cache(rows=0), PromptMemory(model, remembered)
         self.running: list[Row] = []
         self.waiting: deque[Request] = deque()
 
@@ -100,7 +126,8 @@ class Engine:
         """Queue a prompt; the rows returned fill up as `step` is called.
 
         Raises:
-            OmniError: a prompt that cannot be read (see `Prompt`) or is longer than the model's context, or no samples.
+            OmniError: a prompt that cannot be read (see `Prompt`), or no samples.
+            ContextError: it is longer than the model's context.
         """
         if samples < 1:
             raise OmniError(f"samples={samples} must be 1 or more")
@@ -109,13 +136,20 @@ class Engine:
         # The last token of an answer is not read again, so it may stand just behind the context.
         room = self.model.sequence_len + 1 - prompt.length
         if room < 1:
-            raise OmniError(
+            raise ContextError(
                 f"prompt: {prompt.length} positions do not fit the model's context of {self.model.sequence_len}; "
                 "shorten the text or the audio"
             )
         rows = [Row(self.tokenizer, settings, seed=settings.seed + i, room=room) for i in range(samples)]
         self.waiting.append(Request(prompt, rows))
         return rows
+
+    @property
+    def reading(self) -> Request | None:
+        """The prompt that the next step reads in: the oldest that waits, if there is room for its rows."""
+        if not self.waiting or (self.running and len(self.running) + len(self.waiting[0].rows) > self.max_rows):
+            return None
+        return self.waiting[0]
 
     @torch.inference_mode()
     def step(self) -> dict[Row, int | None]:
@@ -170,14 +204,17 @@ class Engine:
 
     def _prefill(self) -> Sequence[Tensor]:
         """Read on in the oldest prompt. When that was its end its rows run, and these are their logits (V,)."""
-        if not self.waiting or (self.running and len(self.running) + len(self.waiting[0].rows) > self.max_rows):
+        request = self.reading
+        if request is None:
             return ()
-        request = self.waiting[0]
+        if request.cache is None:
+            request.open(self.model, self.memory)
         state_1C = request.read(self.model, self.chunk)
         if state_1C is None:
             return ()
         self.waiting.popleft()
         self.cache.join(request.cache, copies=len(request.rows))
+        self.memory.keep(request.prompt, request.cache)
         self.running += request.rows
         return self.model.logits(state_1C).cpu().expand(len(request.rows), -1).unbind()
 

@@ -25,26 +25,28 @@ class Prompt:
     """
 
     def __init__(self, segments: Sequence[Segment], *, width: int, vocab_size: int, device: torch.device):
-        ids, audio, self.places = [], [torch.zeros(0, width, device=device)], []
+        self.order: list[int] = []  # token ids, and AUDIO for each soft token
+        ids, audio = [], [torch.zeros(0, width, device=device)]
         for number, segment in enumerate(segments):
             segment = segment if isinstance(segment, Tensor) else as_ids(segment, number)
             if segment.ndim == 1 and not segment.is_floating_point():
                 ids += segment.tolist()
+                self.order += segment.tolist()
             elif segment.ndim == 2 and segment.size(1) == width:
-                first = len(ids) + len(self.places)
-                self.places += range(first, first + len(segment))
+                self.order += [AUDIO] * len(segment)
                 audio.append(segment.to(device, torch.float32))
             else:
                 raise OmniError(
                     f"prompt: segment {number} has shape {tuple(segment.shape)} and type {segment.dtype}, but text is "
                     f"whole numbers (tokens,) and audio is (soft tokens, {width})"
                 )
-        self.length = len(ids) + len(self.places)
-        if not ids or self.places[-1:] == [self.length - 1]:
+        self.length, self.audio_SC = len(self.order), torch.cat(audio)
+        self.places = [place for place, token in enumerate(self.order) if token == AUDIO]
+        if not ids or self.order[-1] == AUDIO:
             raise OmniError("prompt: it has to end in text; the token that opens a document or a turn is enough")
         if not 0 <= min(ids) <= max(ids) < vocab_size:
             raise OmniError(f"prompt: token ids {min(ids)} to {max(ids)} are not within the vocabulary of {vocab_size}")
-        self.ids_L, self.audio_SC = torch.tensor(ids, device=device), torch.cat(audio)
+        self.ids_L = torch.tensor(ids, device=device)
 
     def piece(self, start: int, stop: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The positions from `start` to `stop` as `GPT.states` takes them: ids, and the audio as keywords."""
@@ -52,6 +54,14 @@ class Prompt:
         places = torch.tensor(self.places[first:last], dtype=torch.long, device=self.ids_L.device) - start
         audio = {"audio_features": self.audio_SC[None, first:last], "audio_positions": places[None]}
         return self.ids_L[None, start - first : stop - last], audio
+
+    def shared(self, other: "Prompt") -> int:
+        """How many positions both begin with."""
+        pairs = enumerate(zip(self.order, other.order, strict=False))
+        alike = next((place for place, (own, its) in pairs if own != its), min(self.length, other.length))
+        heard = bisect_left(self.places, alike)
+        same_S = (self.audio_SC[:heard] == other.audio_SC[:heard]).all(dim=1)
+        return alike if same_S.all() else self.places[int(same_S.int().argmin())]
 
 
 def segments(ids: Sequence[int], sounds: Sequence[Tensor]) -> list[Segment]:

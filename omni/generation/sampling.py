@@ -20,6 +20,7 @@ class Settings:
         top_p: draw among the likeliest that together hold this much probability (Holtzman et al. 2020).
         seed: of the first sample; sample i draws with seed + i.
         stop: tokens that end the answer, besides the ends of a turn and of a document.
+        until: texts that end it, none of them empty; what it says stops in front of the first that comes.
 
     Raises:
         OmniError: a value out of range.
@@ -32,6 +33,7 @@ class Settings:
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[int, ...] = ()
+    until: tuple[str, ...] = ()
 
     def __post_init__(self):
         bounds = {
@@ -40,6 +42,7 @@ class Settings:
             "temperature": (0 <= self.temperature < float("inf"), "0 or more"),
             "top_k": (self.top_k is None or self.top_k >= 1, "1 or more, or left out"),
             "top_p": (0 < self.top_p <= 1, "above 0, at most 1"),
+            "until": (all(self.until), "texts that are not empty"),
             "seed": (0 <= self.seed < 2**63, "from 0 to below 2**63"),
         }
         for name, (holds, range_) in bounds.items():

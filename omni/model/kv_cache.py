@@ -51,6 +51,13 @@ class KVCache:
                 self.kv[:, :, row, :, last - self.lengths[row] + longest - count : self.end + longest] = held
         self.end += longest
 
+    def beginning(self, positions: int, *, columns: int, previous_BC: Tensor) -> "KVCache":
+        """The first `positions` of the only row, in a cache with room for `columns`. previous_BC: what it has there."""
+        other = KVCache(self.kv.new_zeros(*self.kv.shape[:4], columns, self.kv.size(5)), previous_BC)
+        other.kv[..., :positions, :] = self._held(0)[..., :positions, :].unsqueeze(2)
+        other.lengths, other.end = [positions], positions
+        return other
+
     def join(self, other: "KVCache", copies: int = 1) -> None:
         """Add copies of `other`, a cache of one row, behind the rows that are here."""
         (length,), rows, end = other.lengths, len(self) + copies, max(self.end, other.lengths[0])

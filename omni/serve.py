@@ -1,0 +1,88 @@
+"""python -m omni.serve: talk to a model in the browser, and let programs talk to it as they do to OpenAI's.
+
+python -m omni.serve run=data/hearing                    the page at http://127.0.0.1:8000, the API at /v1
+python -m omni.serve run=outputs/latest port=8080        a run of one's own
+OMNI_API_KEY=... python -m omni.serve run=... host=0.0.0.0     for others too: with a key, on all interfaces
+
+POST /v1/chat/completions    text and input_audio (wav, mp3, flac, ogg), streamed or not
+POST /v1/audio/transcriptions    GET /v1/models    GET /health
+
+What a client may ask for has limits: max_rows, max_waiting, max_body_mib, max_audio_seconds, max_messages, max_tokens,
+max_seconds. Needs pip install 'omni-audio[serve]'.
+"""
+
+import logging
+import os
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from omni.config.arguments import run
+from omni.config.check import ConfigError
+from omni.config.schema import Device, Precision
+from omni.config.trained import Trained, load_trained
+from omni.record.card import card
+
+
+@dataclass
+class Serve:
+    """What the command takes; see the module, and `omni.serving.limits.Limits` for the limits."""
+
+    run: str = MISSING
+    name: str = "omni"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    page: bool = True
+    device: Device = Device.auto
+    precision: Precision = Precision.auto
+    max_rows: int = 16
+    max_waiting: int = 32
+    max_body_mib: float = 16
+    max_audio_seconds: float = 30
+    max_messages: int = 64
+    max_tokens: int = 512
+    max_seconds: float = 60
+
+
+def main() -> None:
+    """The command."""
+    run(serve, Serve, doc=__doc__)
+
+
+def serve(asked: Serve) -> None:
+    """Load a model and answer until a signal comes."""
+    try:
+        from omni.serving.api import create_app
+        from omni.serving.page import mount_page
+    except ImportError as error:
+        raise ConfigError(f"omni.serve: {error}; pip install 'omni-audio[serve]'") from error
+    from omni.serving import server
+    from omni.serving.assistant import Assistant
+    from omni.serving.limits import Limits
+
+    limits = Limits(**{name: getattr(asked, name) for name in Limits.__dataclass_fields__})
+    listening = server.open_socket(asked.host, asked.port)
+    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name)
+    check_talks(trained)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    assistant, key = Assistant(trained.model, trained.tokenizer, limits), os.environ.get("OMNI_API_KEY")
+    app = create_app(assistant, name=asked.name, key=key)
+    if asked.page:
+        about = card(trained.checkpoint.parents[1]) if trained.checkpoint else "A language model of text alone."
+        app = mount_page(app, assistant, about=about, key=key)
+    host = f"[{asked.host}]" if ":" in asked.host else asked.host
+    print(f"{trained.source} at http://{host}:{listening.getsockname()[1]}", flush=True)
+    server.serve(app, assistant, listening)
+
+
+def check_talks(trained: Trained) -> None:
+    """Raise ConfigError for a model that cannot hold a conversation."""
+    if "<|assistant_start|>" not in trained.tokenizer.specials:
+        raise ConfigError(
+            f"run: {trained.source} cannot hold a conversation, its tokens are single bytes; serve a run of "
+            "stage=w2_align or w3_lora, or data/hearing"
+        )
+
+
+if __name__ == "__main__":
+    main()

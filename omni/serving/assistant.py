@@ -1,0 +1,125 @@
+"""One model for many who ask: a place for each, ears, and the batch in which all are answered."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from time import perf_counter
+
+from omni.evaluation.transcription import greedy
+from omni.generation.engine import ContextError, Engine
+from omni.generation.prompt import Segment, segments
+from omni.generation.sampling import Settings
+from omni.model.omni import Omni
+from omni.serving.batcher import Answer, Batcher
+from omni.serving.ears import Ears, Heard
+from omni.serving.laps import Laps
+from omni.serving.limits import BusyError, Limits
+from omni.text.chat import render_prompt
+from omni.text.tokenizer import Tokenizer
+
+log = logging.getLogger("omni.serve")
+
+LONGEST_TOKEN = 32
+"""Characters. Text that would not fit the context were all its tokens so long is not even cut into tokens."""
+REMEMBERED = 4
+"""Contexts of prompts that are kept for those that begin alike."""
+
+
+class Assistant:
+    """Answers from `start` to `stop`, on one event loop.
+
+    Args:
+        model: in eval mode, with or without ears.
+    """
+
+    def __init__(self, model: Omni, tokenizer: Tokenizer, limits: Limits):
+        self.tokenizer, self.limits, self.context = tokenizer, limits, model.backbone.sequence_len
+        remembered = REMEMBERED * self.context
+        self.batcher = Batcher(Engine(model.backbone, tokenizer, max_rows=limits.max_rows, remembered=remembered))
+        self.ears = Ears(model, max_seconds=limits.max_audio_seconds)
+        self.hearing = ThreadPoolExecutor(1, thread_name_prefix="ears")
+        self.places, self.taken = limits.max_rows + limits.max_waiting, 0
+        self.leaving = False
+
+    def start(self) -> None:
+        self.batcher.start()
+
+    async def stop(self) -> None:
+        await self.batcher.stop()
+        self.hearing.shutdown(cancel_futures=True)
+
+    def drain(self, seconds: float) -> None:
+        """Take no new requests, and be done with the others in that time."""
+        self.leaving = True
+        self.batcher.end_by(perf_counter() + seconds)
+
+    async def chat(self, messages: Sequence[dict], sounds: Sequence[bytes], settings: Settings) -> Answer:
+        """The answer to a conversation (see `omni.text.chat`), once it has a first token. Has to be closed.
+
+        Args:
+            sounds: files, in the order in which the conversation has audio.
+
+        Raises:
+            BusyError: no place is free, or none became free in time.
+            ContextError: it is too long for the model.
+            OmniError: a conversation or a sound that cannot be.
+        """
+        if sum(map(characters, messages)) > LONGEST_TOKEN * self.context:
+            raise ContextError(f"messages: more text than fits the model's context of {self.context} tokens")
+
+        def prompt(heard: list[Heard]) -> tuple[list[Segment], Settings]:
+            ids = render_prompt({"messages": list(messages)}, self.tokenizer)
+            return segments(ids, [each.soft_SC for each in heard]), settings
+
+        return await self._ask(sounds, prompt)
+
+    async def transcribe(self, sound: bytes) -> Answer:
+        """What is said in a sound file; as `chat`."""
+
+        def prompt(heard: list[Heard]) -> tuple[list[Segment], Settings]:
+            return [heard[0].soft_SC, [self.tokenizer.bos]], greedy(heard[0].seconds)
+
+        return await self._ask([sound], prompt)
+
+    def close(self, answer: Answer) -> None:
+        """Give its place to somebody else, whether it is over or not."""
+        self.taken -= 1
+        self.batcher.remove(answer)
+        log.info("%s", answer.summary())
+
+    async def _ask(
+        self, sounds: Sequence[bytes], prompt: Callable[[list[Heard]], tuple[list[Segment], Settings]]
+    ) -> Answer:
+        self._take_place()
+        laps, until, answer = Laps(), perf_counter() + self.limits.max_seconds, None
+        try:
+            heard = [await self._hear(sound, number, laps) for number, sound in enumerate(sounds)]
+            answer = Answer(*await asyncio.to_thread(prompt, heard), laps=laps, until=until)
+            self.batcher.add(answer)
+            await answer.next()
+        except BaseException:
+            self.taken -= 1
+            if answer is not None:
+                self.batcher.remove(answer)
+            raise
+        return answer
+
+    def _take_place(self) -> None:
+        if self.leaving:
+            raise BusyError("the server is going down", retry_after=10)
+        if self.taken >= self.places:
+            raise BusyError(f"all {self.places} places are taken; try again in a second", retry_after=1)
+        self.taken += 1
+
+    async def _hear(self, sound: bytes, number: int, laps: Laps) -> Heard:
+        """On a thread of its own: while somebody is heard, others are answered."""
+        job = partial(self.ears.hear, sound, what=f"sound {number + 1}", laps=laps)
+        return await asyncio.get_running_loop().run_in_executor(self.hearing, job)
+
+
+def characters(message: dict) -> int:
+    """Of text in a message."""
+    content = message["content"]
+    return len(content) if isinstance(content, str) else sum(len(part.get("text", "")) for part in content)

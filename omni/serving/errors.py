@@ -1,0 +1,65 @@
+"""What goes wrong, as OpenAI's API says it: `{"error": {"message", "type", "param", "code"}}`."""
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from omni.errors import OmniError
+from omni.generation.engine import ContextError
+from omni.serving.limits import BusyError
+
+INVALID = "invalid_request_error"
+
+
+class ApiError(OmniError):
+    """An answer that is no answer.
+
+    Args:
+        status: of HTTP.
+        code: one that clients look at.
+        param: what in the request is meant.
+    """
+
+    def __init__(self, status: int, message: str, *, code: str | None = None, param: str | None = None):
+        super().__init__(message)
+        self.status, self.code, self.param = status, code, param
+
+
+def response(
+    status: int, message: str, *, code: str | None = None, param: str | None = None, headers: dict | None = None
+) -> JSONResponse:
+    kind = INVALID if status < 500 else "server_error"
+    error = {"message": message, "type": kind, "param": param, "code": code}
+    return JSONResponse({"error": error}, status_code=status, headers=headers)
+
+
+def as_response(error: Exception) -> JSONResponse:
+    """What to answer when a request ends in an error."""
+    match error:
+        case ApiError():
+            return response(error.status, str(error), code=error.code, param=error.param)
+        case BusyError():
+            return response(503, str(error), code="overloaded", headers={"Retry-After": str(error.retry_after)})
+        case ContextError():
+            return response(400, str(error), code="context_length_exceeded", param="messages")
+        case OmniError():
+            return response(400, str(error))
+        case RequestValidationError():
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"][1:])) or None
+            return response(400, f"{place or 'body'}: {first['msg']}", param=place)
+        case HTTPException():
+            return response(error.status_code, str(error.detail), headers=error.headers)
+        case _:
+            return response(500, "the server failed at this; its log says why")
+
+
+def install(app: FastAPI) -> None:
+    """Have an app answer so."""
+
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        return as_response(error)
+
+    for kind in (OmniError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, answer)

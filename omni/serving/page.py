@@ -1,0 +1,119 @@
+"""The page: record or bring a sound, ask, and see the answer come."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI
+
+from omni.errors import OmniError
+from omni.generation.sampling import Settings
+from omni.serving.assistant import Assistant
+from omni.serving.batcher import Answer
+
+USER = "omni"
+"""Who logs in where a key is asked for, with that as the password."""
+KEEP = 3600
+"""Seconds that an uploaded sound stays on the server's disk, for the page to play it."""
+DEFAULT_QUESTION = "What is said?"
+
+
+def mount_page(app: FastAPI, assistant: Assistant, *, about: str, key: str | None = None) -> FastAPI:
+    """Put the page at / of an app.
+
+    Args:
+        about: what the model was trained on and cannot do, in markdown.
+        key: what its users have to log in with; None lets everybody in.
+    """
+    auth = None if key is None else (USER, key)
+    size = int(assistant.limits.max_body_mib * 2**20)
+    return gr.mount_gradio_app(app, page(assistant, about), path="", auth=auth, max_file_size=size, footer_links=[])
+
+
+def page(assistant: Assistant, about: str) -> gr.Blocks:
+    """Conversation, settings, and how fast the last answer came."""
+    most = assistant.limits.max_tokens
+    with gr.Blocks(title="omni", analytics_enabled=False, fill_height=True, delete_cache=(KEEP // 4, KEEP)) as blocks:
+        speed = gr.Markdown("", render=False, elem_id="speed")
+        gr.ChatInterface(
+            reply_to(assistant),
+            multimodal=True,
+            title="omni: ask about what you hear",
+            chatbot=gr.Chatbot(height="60vh", render_markdown=False, sanitize_html=True, buttons=["copy"]),
+            textbox=gr.MultimodalTextbox(
+                sources=["microphone", "upload"],
+                file_types=["audio"],
+                file_count="multiple",
+                placeholder=f"Record or bring a sound, and ask. Without a question: {DEFAULT_QUESTION}",
+            ),
+            additional_inputs=[
+                gr.Slider(0, 2, 0, step=0.1, label="Temperature", info="0: always the likeliest token"),
+                gr.Slider(0.05, 1, 1, step=0.05, label="Top p", info="Draw among the likeliest that hold this share"),
+                gr.Slider(1, most, min(128, most), step=1, label="Tokens", info="The most an answer may have"),
+                gr.Number(0, label="Seed", precision=0, info="Of what is drawn"),
+            ],
+            additional_inputs_accordion=gr.Accordion("Settings", open=False),
+            additional_outputs=[speed],
+            concurrency_limit=None,
+            analytics_enabled=False,
+            api_visibility="private",
+        )
+        speed.render()
+        with gr.Accordion("What this model was trained on, and what it cannot do", open=False):
+            gr.Markdown(about)
+    return blocks
+
+
+def reply_to(assistant: Assistant) -> Any:
+    """What the page calls for each turn."""
+
+    async def reply(
+        message: dict, history: list[dict], temperature: float, top_p: float, tokens: int, seed: int
+    ) -> AsyncIterator[tuple[str, str]]:
+        answer = None
+        try:
+            messages, sounds = conversation(message, history)
+            settings = Settings(max_tokens=int(tokens), temperature=temperature, top_p=top_p, seed=int(seed or 0))
+            answer = await assistant.chat(messages, sounds, settings)
+            said = ""
+            async for text in answer.texts():
+                said += text
+                yield said, speed_of(answer)
+            yield said, speed_of(answer)
+        except OmniError as error:
+            raise gr.Error(str(error), title="That cannot be answered") from error
+        finally:
+            if answer is not None:
+                assistant.close(answer)
+
+    return reply
+
+
+def conversation(message: dict, history: list[dict]) -> tuple[list[dict], list[bytes]]:
+    """The turns so far and the new one, as `omni.text.chat` has them, and the sounds in them."""
+    turns: list[dict] = []
+    sounds: list[bytes] = []
+    new = [*({"type": "file", "file": {"path": path}} for path in message["files"])]
+    for turn in [*history, {"role": "user", "content": [*new, {"type": "text", "text": message["text"]}]}]:
+        content = [{"type": "text", "text": turn["content"]}] if isinstance(turn["content"], str) else turn["content"]
+        parts = []
+        for part in content:
+            if part["type"] == "file":
+                sounds.append(Path(part["file"]["path"]).read_bytes())
+                parts.append({"type": "audio"})
+            elif part["text"]:
+                parts.append({"type": "text", "text": part["text"]})
+        if turns and turns[-1]["role"] == turn["role"]:  # the page makes a turn of each file
+            turns[-1]["content"] += parts
+        else:
+            turns.append({"role": turn["role"], "content": parts})
+    for turn in turns:
+        if all(part["type"] == "audio" for part in turn["content"]):
+            turn["content"].append({"type": "text", "text": DEFAULT_QUESTION})
+    return turns, sounds
+
+
+def speed_of(answer: Answer) -> str:
+    first = answer.laps.milliseconds()["time_to_first_token_ms"]
+    return f"first token after {first:.0f} ms · {answer.tokens_per_second:.0f} tokens a second"
