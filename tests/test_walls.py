@@ -60,7 +60,7 @@ def test_data_knows_neither_where_a_corpus_comes_from_nor_what_reads_it():
 
 def test_hydra_lives_in_config_and_the_thin_commands():
     users = {path.relative_to(OMNI).as_posix() for path in OMNI.rglob("*.py") if tops(path) & {"hydra", "omegaconf"}}
-    thin = {"train.py", "export.py", "generate.py", "evaluate.py", "serve.py"}
+    thin = {"train.py", "export.py", "generate.py", "evaluate.py", "serve.py", "bench/__main__.py"}
     assert {user for user in users if not user.startswith("config/")} <= thin
 
 

@@ -5,18 +5,22 @@ python -m omni.bench backbone depth=12 vocab_size=32768 batch=32 lengths=2048 co
 python -m omni.bench backbone precision=bf16 out=speed.json    one arithmetic, and the figures as JSON
 python -m omni.bench encoder                             whisper-base on amazon_queen's clips, beside transformers and
                                                          CTranslate2 (pip install ctranslate2)
+python -m omni.bench serving run=data/hearing            a server under load: time to the first token, tokens a second
 
 Both arithmetics are measured unless one is named. Times are the shortest of many.
 """
 
 import json
+import os
 import platform
 import sys
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
+from omegaconf import MISSING
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -57,6 +61,19 @@ class EncoderBench:
     out: str | None = None
 
 
+@dataclass
+class ServingBench:
+    """What `serving` takes. seconds: of each load with many clients; requests: of those that come and go."""
+
+    run: str = MISSING
+    clients: int = 16
+    seconds: float = 120
+    requests: int = 1000
+    precision: str = "auto"
+    device: str = "auto"
+    out: str | None = None
+
+
 def main() -> None:
     """The command."""
     what, *words = sys.argv[1:] or ["--help"]
@@ -64,10 +81,12 @@ def main() -> None:
         run(bench, Bench, doc=__doc__, words=words)
     elif what == "encoder":
         run(bench_ears, EncoderBench, doc=__doc__, words=words)
+    elif what == "serving":
+        run(bench_server, ServingBench, doc=__doc__, words=words)
     elif what in ("-h", "--help"):
         print(__doc__)
     else:
-        sys.exit(f"error: {what}: name what to measure: backbone, encoder")
+        sys.exit(f"error: {what}: name what to measure: backbone, encoder, serving")
 
 
 def bench(asked: Bench) -> None:
@@ -128,6 +147,46 @@ def bench_ears(asked: EncoderBench) -> None:
     write(asked, machine, measures)
 
 
+def bench_server(asked: ServingBench) -> None:
+    """Measure a server from outside, print a table, and write JSON where it is asked for.
+
+    Raises:
+        OmniError: it does not start, or fails under the load.
+    """
+    from omni.bench.serving import Server, bench_serving
+
+    measures, given = [], {"clients": asked.clients, "seconds": asked.seconds, "requests": asked.requests}
+    with Server(f"run={asked.run}", f"precision={asked.precision}", f"device={asked.device}") as server:
+        for name, load, memory in bench_serving(server, **given):
+            statuses = {str(status): number for status, number in load.statuses.items()}
+            first = {f"p{share}": load.quantile(share / 100) for share in (50, 95)}
+            measures.append({"what": name, **first, "rate": load.rate, "statuses": statuses, "memory": memory})
+            measures[-1]["parts"] = {part: median(each[part] for each in load.parts) for part in load.parts[0]}
+        left = f"{server.taken()} places taken, {server.threads()} threads when all had gone"
+    console = Console()
+    console.print(table_of_loads(measures))
+    console.print(left)
+    write(asked, f"{os.cpu_count()} cores", measures)
+
+
+def table_of_loads(measures: list[dict]) -> Table:
+    """One line a load."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("what", no_wrap=True)
+    for name in ("first token p50", "p95", "tokens/s", "answers", "memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for measure in measures:
+        answers = ", ".join(f"{number} x {status}" for status, number in sorted(measure["statuses"].items()))
+        table.add_row(
+            measure["what"],
+            *(f"{measure[share]:.0f} ms" for share in ("p50", "p95")),
+            f"{measure['rate']:.0f}",
+            answers,
+            f"{measure['memory']:.0f} MiB",
+        )
+    return table
+
+
 def arithmetics(names: str) -> list[str]:
     """Raises ConfigError for any but fp32 and bf16."""
     if not set(names.split(",")) <= {"fp32", "bf16"}:
@@ -142,7 +201,7 @@ def name_of(device: "torch.device") -> str:
     return torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
 
 
-def write(asked: Bench | EncoderBench, machine: str, measures: list[dict]) -> None:
+def write(asked: Bench | EncoderBench | ServingBench, machine: str, measures: list[dict]) -> None:
     """The figures as JSON, if they are asked for."""
     import torch
 

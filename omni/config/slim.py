@@ -67,6 +67,7 @@ def export_slim(checkpoint: Path, folder: Path) -> int:
     replace_text(folder / "run.json", json.dumps(told, indent=2) + "\n")
     with replacing(target / MODEL) as temporary:
         save_file(trained, temporary)
+    shutil.copymode(folder / "config.yaml", target / MODEL)  # safetensors shuts out everybody else, whatever the umask
     for old in list_checkpoints(folder / "checkpoints"):
         if old != target:
             shutil.rmtree(old)

@@ -46,8 +46,11 @@ class Row:
 
     def advance(self, logits_V: Tensor, ends: set[int]) -> int | None:
         """Draw the next token, unless a tool has it ready; None when it ends the row."""
+        ends = ends.union(self.settings.stop)
+        if len(self.tokens) < self.settings.min_tokens:
+            logits_V = logits_V.index_fill(0, torch.tensor([*ends]), -torch.inf)
         token = self.forced.popleft() if self.forced else sample(logits_V, self.settings, self.generator)
-        if token in ends or token in self.settings.stop:
+        if token in ends:
             self.close("stop")
             return None
         self.tokens.append(token)

@@ -3,6 +3,8 @@
 So a system prompt is read once for all who have it, and of a conversation only what is new in each turn.
 """
 
+import torch
+
 from omni.generation.prompt import Prompt
 from omni.model.gpt import GPT
 from omni.model.kv_cache import KVCache
@@ -33,8 +35,10 @@ class PromptMemory:
         if most < WORTHWHILE:
             return None
         known, cache = self.held[shared.index(most)]
-        text_1L, _ = known.piece(0, most)  # of which the last is smeared into the next
-        return cache.beginning(most, columns=prompt.length, previous_BC=self.model.embed(text_1L)[:, -1])
+        text_1L, _ = known.piece(0, most)
+        # The last text is smeared into what follows; where there was only sound, nothing is.
+        before_BC = self.model.embed(text_1L)[:, -1] if text_1L.numel() else torch.zeros_like(cache.previous_BC)
+        return cache.beginning(most, columns=prompt.length, previous_BC=before_BC)
 
     def keep(self, prompt: Prompt, cache: KVCache) -> None:
         """Hold a prompt whose cache nobody writes to any more, in place of those that are its beginning."""

@@ -14,6 +14,7 @@ class Settings:
 
     Args:
         max_tokens: the most tokens to produce.
+        min_tokens: none that ends the answer is drawn before there are so many.
         max_characters: the length of text with which it is over; None for any.
         temperature: 0 takes the likeliest token; 1 draws from the model's own distribution.
         top_k: draw among the k likeliest; None for all of them.
@@ -27,6 +28,7 @@ class Settings:
     """
 
     max_tokens: int = 256
+    min_tokens: int = 0
     max_characters: int | None = None
     temperature: float = 1.0
     top_k: int | None = None
@@ -38,6 +40,7 @@ class Settings:
     def __post_init__(self):
         bounds = {
             "max_tokens": (self.max_tokens >= 1, "1 or more"),
+            "min_tokens": (0 <= self.min_tokens <= self.max_tokens, "from 0 to max_tokens"),
             "max_characters": (self.max_characters is None or self.max_characters >= 1, "1 or more, or left out"),
             "temperature": (0 <= self.temperature < float("inf"), "0 or more"),
             "top_k": (self.top_k is None or self.top_k >= 1, "1 or more, or left out"),

@@ -33,27 +33,23 @@ def mount_page(app: FastAPI, assistant: Assistant, *, about: str, key: str | Non
 
 def page(assistant: Assistant, about: str) -> gr.Blocks:
     """Conversation, settings, and how fast the last answer came."""
-    most = assistant.limits.max_tokens
-    with gr.Blocks(title="omni", analytics_enabled=False, fill_height=True, delete_cache=(KEEP // 4, KEEP)) as blocks:
+    with gr.Blocks(title="omni", analytics_enabled=False, delete_cache=(KEEP // 4, KEEP)) as blocks:
         speed = gr.Markdown("", render=False, elem_id="speed")
         gr.ChatInterface(
             reply_to(assistant),
             multimodal=True,
-            title="omni: ask about what you hear",
-            chatbot=gr.Chatbot(height="60vh", render_markdown=False, sanitize_html=True, buttons=["copy"]),
+            title="omni: ask it about what it hears",
+            chatbot=gr.Chatbot(
+                height="55vh", show_label=False, render_markdown=False, sanitize_html=True, buttons=["copy"]
+            ),
             textbox=gr.MultimodalTextbox(
                 sources=["microphone", "upload"],
                 file_types=["audio"],
                 file_count="multiple",
                 placeholder=f"Record or bring a sound, and ask. Without a question: {DEFAULT_QUESTION}",
             ),
-            additional_inputs=[
-                gr.Slider(0, 2, 0, step=0.1, label="Temperature", info="0: always the likeliest token"),
-                gr.Slider(0.05, 1, 1, step=0.05, label="Top p", info="Draw among the likeliest that hold this share"),
-                gr.Slider(1, most, min(128, most), step=1, label="Tokens", info="The most an answer may have"),
-                gr.Number(0, label="Seed", precision=0, info="Of what is drawn"),
-            ],
-            additional_inputs_accordion=gr.Accordion("Settings", open=False),
+            additional_inputs=settings(assistant.limits.max_tokens),
+            additional_inputs_accordion=gr.Accordion("Settings", open=False, render=False),
             additional_outputs=[speed],
             concurrency_limit=None,
             analytics_enabled=False,
@@ -63,6 +59,16 @@ def page(assistant: Assistant, about: str) -> gr.Blocks:
         with gr.Accordion("What this model was trained on, and what it cannot do", open=False):
             gr.Markdown(about)
     return blocks
+
+
+def settings(most: int) -> list[gr.components.Component]:
+    """How an answer is drawn, folded away; `most` is the tokens that one may have."""
+    return [
+        gr.Slider(0, 2, 0, step=0.1, label="Temperature", info="0: always the likeliest token", render=False),
+        gr.Slider(0.05, 1, 1, step=0.05, label="Top p", info="The likeliest that hold this share", render=False),
+        gr.Slider(1, most, min(128, most), step=1, label="Tokens", info="At most", render=False),
+        gr.Number(0, label="Seed", info="Of what is drawn", precision=0, render=False),
+    ]
 
 
 def reply_to(assistant: Assistant) -> Any:

@@ -44,7 +44,8 @@ class StreamOptions(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """A conversation and how to go on with it; temperature 0, the likeliest answer, unless told otherwise."""
+    """A conversation and how to go on with it; temperature 0, the likeliest answer, unless told otherwise. top_k and
+    min_tokens are not OpenAI's, but vLLM's."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -57,6 +58,7 @@ class ChatRequest(BaseModel):
     top_k: int | None = Field(None, ge=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
+    min_tokens: int = 0
     seed: int | None = None
     stop: str | list[str] | None = None
 
@@ -70,6 +72,7 @@ class ChatRequest(BaseModel):
             raise ApiError(400, f"stop: {len(stop)} texts, 4 at most", param="stop")
         return Settings(
             max_tokens=min(self.max_completion_tokens or self.max_tokens or limits.max_tokens, limits.max_tokens),
+            min_tokens=self.min_tokens,
             temperature=self.temperature or 0.0,
             top_p=1.0 if self.top_p is None else self.top_p,
             top_k=self.top_k,

@@ -27,6 +27,8 @@ class Server(uvicorn.Server):
 
 def open_socket(host: str, port: int) -> socket.socket:
     """A socket that nobody else has. Raises OmniError for one that is taken, or for no such host."""
+    if not 0 <= port < 2**16:
+        raise OmniError(f"port={port}: choose one from 0, which is any that is free, to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         opened = socket.socket(family, kind, protocol)

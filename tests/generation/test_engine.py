@@ -270,3 +270,32 @@ def test_the_engine_leaves_the_model_as_it_was(model, engine):
     model(torch.tensor([ids(5)]), torch.tensor([ids(5)])).backward()
     assert model.transformer.wte.weight.grad is not None
     model.zero_grad()
+
+
+def test_a_text_ends_an_answer_and_is_not_part_of_it():
+    words = [*b"one, two. three"]
+    engine = Engine(Parrot(words), ChatTokenizer())
+    (row,) = engine.complete([[[1]]], replace(GREEDY, until=("five", "two.")))
+    assert (row.text, row.finish) == ("one, ", "stop")
+
+
+def test_what_may_become_the_end_is_not_settled_yet():
+    engine = Engine(Parrot([*b"a\nb\n\nc"]), ChatTokenizer())
+    settled = [row.settled for row, _ in engine.generate([[1]], replace(GREEDY, until=("\n\n",)))]
+    assert settled == ["a", "a", "a\nb", "a\nb", "a\nb"]
+
+
+def test_half_a_character_does_not_follow_a_text_that_ends_it():
+    engine = Engine(Parrot([*b"ab", 0xC3]), ChatTokenizer())
+    (row,) = engine.complete([[[1]]], replace(GREEDY, until=("b",)))
+    assert row.text == "a"
+
+
+def test_nothing_ends_an_answer_before_it_has_as_many_tokens_as_asked_for():
+    torch.manual_seed(0)
+    engine = Engine(GPT(sequence_len=64, vocab_size=262, n_layer=1, n_head=1, n_kv_head=1, n_embd=32), ChatTokenizer())
+    asked = Settings(temperature=1, max_tokens=30, stop=tuple(range(200)))
+    free, held = (engine.complete([[[1, 2]]], replace(asked, min_tokens=least))[0] for least in (0, 25))
+    assert len(free.tokens) < 25 <= len(held.tokens)
+    assert min(held.tokens[:25]) >= 200
+    assert ASSISTANT_END not in held.tokens
