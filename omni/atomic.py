@@ -3,6 +3,7 @@
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,25 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder`; when the block ends well it becomes `folder`, in place of what was there.
+    A block that fails leaves that as it was. Raises OSError."""
+    mark = secrets.token_hex(4)
+    aside, old = (folder.with_name(f".{folder.name}.{mark}.{end}") for end in ("partial", "old"))
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if folder.exists():
+            folder.rename(old)
+        aside.rename(folder)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        for left in (aside, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""python -m omni.export: a run's language model as one small folder, to start other runs from or to pass on.
+"""python -m omni.export: a run as one folder, to start other runs from, to serve or to pass on.
 
-python -m omni.export run=outputs/latest to=data/my_base       model.safetensors (bf16), config.json, tokenizer.json
+python -m omni.export run=outputs/latest to=my_model           a model that hears: ears and all, with a model card
+python -m omni.export run=outputs/latest to=data/my_base       of text: model.safetensors (bf16), config, tokenizer
 python -m omni.train backbone.init_from=data/my_base ...       a run that starts from it (with its sizes)
 python -m omni.generate run=data/my_base prompt="The sun is"   what it says
 python -m omni.export run=outputs/latest to=~/.cache/nanochat format=nanochat   as nanochat's own checkpoint
@@ -21,6 +22,7 @@ from omegaconf import MISSING
 from omni.config.arguments import run
 from omni.config.check import ConfigError
 from omni.config.device import import_torch
+from omni.config.render import load
 
 
 class Format(Enum):
@@ -45,24 +47,27 @@ def main() -> None:
 
 
 def export(asked: Export) -> None:
-    """Write a language model, its sizes and its tokenizer."""
+    """Write what is asked for, whole or not at all."""
     import_torch()
+    from omni.config.slim import export_slim
+    from omni.config.trained import find_checkpoint
+    from omni.config.whole import export_whole
     from omni.model.adapter import save_adapter
     from omni.model.nanochat import export_nanochat
     from omni.model.pretrained import export_gpt, find_weights, load_adapted, load_gpt
 
     source, folder = Path(asked.run).expanduser(), Path(asked.to).expanduser()
+    checkpoint = find_checkpoint(source)
     if asked.format is Format.omni:
-        print(f"{export_gpt(source, folder):,} parameters in {folder}")
+        hears = checkpoint is not None and load(checkpoint.parents[1]).encoder is not None
+        written = export_whole(checkpoint, folder) if hears else export_gpt(source, folder)
+        print(f"{written:,} parameters in {folder}")
         return
     if asked.format is Format.adapter:
         print(f"{save_adapter(load_adapted(source), folder):,} parameters in {folder}")
         return
     if asked.format is Format.slim:
-        from omni.config.slim import export_slim
-        from omni.config.trained import find_checkpoint
-
-        if (checkpoint := find_checkpoint(source)) is None:
+        if checkpoint is None:
             raise ConfigError(f"run: {source} is no run")
         print(f"{export_slim(checkpoint, folder):,} parameters in {folder}")
         return

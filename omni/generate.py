@@ -63,14 +63,10 @@ def generate(asked: Generate) -> None:
 
 def prompt_of(asked: Generate, trained: Trained) -> list:
     """The segments of the prompt: what is heard, then what is read."""
-    from omni.generation.prompt import segments
-    from omni.text.chat import render_prompt
-
-    tokenizer, heard = trained.tokenizer, [trained.hear(path) for path in asked.audio]
-    if not asked.chat:
-        return [*heard, [tokenizer.bos, *tokenizer.encode(asked.prompt)]]
-    content = [*({"type": "audio"} for _ in heard), {"type": "text", "text": asked.prompt}]
-    return segments(render_prompt({"messages": [{"role": "user", "content": content}]}, tokenizer), heard)
+    if asked.chat:
+        return trained.turn(asked.prompt, asked.audio)
+    tokenizer = trained.tokenizer
+    return [*map(trained.hear, asked.audio), [tokenizer.bos, *tokenizer.encode(asked.prompt)]]
 
 
 if __name__ == "__main__":

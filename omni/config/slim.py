@@ -4,6 +4,7 @@ The folder is a run like any other, but that it cannot be gone on with: a config
 16 bits a number that lacks what lies in `backbone.init_from`.
 """
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ from omni.config.check import ConfigError
 from omni.config.render import load
 from omni.errors import OmniError
 from omni.model.layout import MODEL, list_checkpoints
-from omni.model.pretrained import read_weights
+from omni.model.pretrained import find_weights, read_weights
 from omni.record.run import read_run
 from omni.training.checkpoint import of_base
 
@@ -64,6 +65,9 @@ def export_slim(checkpoint: Path, folder: Path) -> int:
     cfg.stage.init_from = None
     replace_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
     told = {name: value for name, value in read_run(run).items() if name not in ("argv", "cwd", "host", "pid")}
+    base = find_weights(Path(cfg.backbone.init_from))[1]
+    named = {"source": str(base), "sha256": hashlib.sha256(base.read_bytes()).hexdigest()}
+    told["backbone"] = told.get("backbone", {}) | named
     replace_text(folder / "run.json", json.dumps(told, indent=2) + "\n")
     with replacing(target / MODEL) as temporary:
         save_file(trained, temporary)

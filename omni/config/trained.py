@@ -10,11 +10,12 @@ from omni.config.device import import_torch, pick_device, pick_dtype
 from omni.config.feeds import cached_clips
 from omni.config.make import make
 from omni.config.render import load, self_contained
+from omni.config.whole import PIPELINE, load_whole
 from omni.data.script import asks
 from omni.errors import OmniError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import torch
     from omegaconf import DictConfig
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from omni.data.clips import Clips
     from omni.data.manifest import Clip
     from omni.evaluation.choices import Question
+    from omni.generation.prompt import Segment
     from omni.model.omni import Omni
     from omni.text.tokenizer import Tokenizer
 
@@ -36,6 +38,23 @@ class Trained:
     model: "Omni"
     tokenizer: "Tokenizer"
     checkpoint: Path | None = None
+
+    def ask(self, question: str, *sounds: str, max_tokens: int = 128) -> str:
+        """The likeliest answer to a question about some sound files, or none. Raises as `hear`."""
+        from omni.generation.engine import Engine
+        from omni.generation.sampling import Settings
+
+        settings = Settings(temperature=0, max_tokens=max_tokens)
+        return Engine(self.model.backbone, self.tokenizer).complete([self.turn(question, sounds)], settings)[0].text
+
+    def turn(self, question: str, sounds: "Sequence[str]") -> "list[Segment]":
+        """The prompt of a user who brings some sound files and asks. Raises as `hear`."""
+        from omni.generation.prompt import segments
+        from omni.text.chat import render_prompt
+
+        content = [*({"type": "audio"} for _ in sounds), {"type": "text", "text": question}]
+        ids = render_prompt({"messages": [{"role": "user", "content": content}]}, self.tokenizer)
+        return segments(ids, [self.hear(path) for path in sounds])
 
     def hear(self, path: str) -> "Tensor":
         """A sound file as soft tokens (S, C).
@@ -62,8 +81,9 @@ def load_trained(source: str, *, device: str = "auto", precision: str = "auto") 
     """A model that somebody trained.
 
     Args:
-        source: a run (its newest checkpoint) or one of its checkpoints, with all its parts; or a language model alone:
-            an exported folder, nanochat's base directory, or one of nanochat's `model_*.pt`.
+        source: a run (its newest checkpoint) or one of its checkpoints, or a folder that was exported of one, with all
+            parts; or a language model alone: an exported folder, nanochat's base directory, or one of nanochat's
+            `model_*.pt`.
 
     Raises:
         ConfigError: a run that cannot be built here.
@@ -80,6 +100,8 @@ def load_trained(source: str, *, device: str = "auto", precision: str = "auto") 
         model, tokenizer = load_run(checkpoint, dtype, on)
         if has_lora(model.backbone):  # beside its matrices they would cost time with every token
             model.backbone = merge_lora(model.backbone)
+    elif (path / PIPELINE).is_file():
+        model, tokenizer = load_whole(path, dtype, on)
     else:
         backbone, tokenizer = load_gpt(path, dtype)
         model = Omni(encoder=None, projector=None, backbone=backbone).to(on)

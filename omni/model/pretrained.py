@@ -5,7 +5,6 @@ bytes, `tokenizer.json`.
 """
 
 import json
-import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from omni.atomic import replace_text, replacing
+from omni.atomic import replace_text, replacing, replacing_folder
 from omni.errors import OmniError
 from omni.model.adapter import read_settings
 from omni.model.gpt import GPT
@@ -154,27 +153,17 @@ def export_gpt(source: Path, folder: Path) -> int:
     tokenizer = load_tokenizer(weights.tokenizer or source)
     tensors = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in weights.state.items()}
     folder = folder.expanduser().resolve()
-    mark = secrets.token_hex(4)  # of its own, so that two at once do not meet
-    aside, old = (folder.with_name(f".{folder.name}.{mark}.{end}") for end in ("partial", "old"))
+    _check_free(folder)
     try:
-        _check_free(folder)
-        aside.mkdir(parents=True)
-        replace_text(aside / CONFIG, json.dumps(weights.sizes, indent=2) + "\n")
-        with replacing(aside / MODEL) as temporary:
-            save_file(tensors, temporary)
-        shutil.copymode(aside / CONFIG, aside / MODEL)  # safetensors shuts out everybody else, whatever the umask
-        if hasattr(tokenizer, "save"):
-            tokenizer.save(aside)
-        if folder.exists():
-            folder.rename(old)
-        aside.rename(folder)
+        with replacing_folder(folder) as aside:
+            replace_text(aside / CONFIG, json.dumps(weights.sizes, indent=2) + "\n")
+            with replacing(aside / MODEL) as temporary:
+                save_file(tensors, temporary)
+            shutil.copymode(aside / CONFIG, aside / MODEL)  # safetensors shuts out everybody else, whatever the umask
+            if hasattr(tokenizer, "save"):
+                tokenizer.save(aside)
     except (OSError, SafetensorError, TokenizerError) as error:
         raise BackboneError(f"{folder}: the export cannot be written ({error})") from error
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        for left in (aside, old):
-            shutil.rmtree(left, ignore_errors=True)
     return sum(tensor.numel() for tensor in tensors.values())
 
 

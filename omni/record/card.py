@@ -1,6 +1,7 @@
 """A model card, drawn from the files of a run: what it is made of, what it was trained on, what it scored."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ def rows_of(told: dict[str, Any], cfg: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     for part in ("encoder", "backbone"):
         if told.get(part):
-            found.append((f"{part} weights", f"{told[part]['source']} (sha256 {told[part]['sha256'][:16]})"))
+            source, sha256 = told[part]["source"], told[part]["sha256"]
+            source = re.sub(r"^/.*?/(?=(outputs|data)/)", "", source)  # where it lay on that machine tells nobody
+            found.append((f"{part} weights", source if "sha256" in source else f"{source} (sha256 {sha256[:16]})"))
     if lora := cfg["stage"].get("lora"):
         found.append(("adapters", f"LoRA of rank {lora['rank']}"))
     data = [cfg["dataset"]["_target_"], *(part["_target_"] for part in (cfg["dataset"].get("parts") or {}).values())]

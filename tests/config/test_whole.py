@@ -1,0 +1,116 @@
+"""The shipped model as a folder that needs nothing else, and what can be wrong with one."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoFeatureExtractor, WhisperModel
+
+from omni.config.check import ConfigError
+from omni.config.trained import Trained, find_checkpoint, load_trained
+from omni.config.whole import export_whole
+from omni.errors import OmniError
+from omni.model.pretrained import load_gpt
+
+HEARING = Path("data/hearing")
+CLIP = "data/audio_smoke/high_beeps.wav"
+QUESTION = "How many beeps are there?"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "my_model"
+    assert export_whole(find_checkpoint(HEARING), folder) > 35e6
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Trained:
+    return load_trained(str(HEARING), device="cpu", precision="fp32")
+
+
+def test_it_answers_as_the_run_does(folder, shipped, monkeypatch):
+    monkeypatch.setattr("omni.model.weights.WHEELS", {})  # nothing that is installed is needed
+    loaded = load_trained(str(folder), device="cpu", precision="fp32")
+    for question in (QUESTION, "What is said?"):
+        assert loaded.ask(question, CLIP) == shipped.ask(question, CLIP) != ""
+    assert loaded.model.encoder.signature["layers"] == shipped.model.encoder.signature["layers"]
+
+
+def test_nothing_in_it_names_a_place_on_this_machine(folder):
+    for file in ("pipeline.yaml", "config.json", "README.md"):
+        assert str(Path.cwd()) not in (folder / file).read_text()
+        assert "/tmp/" not in (folder / file).read_text()
+
+
+def test_adapters_are_merged(folder):
+    assert not [name for name in load_file(folder / "model.safetensors") if "lora" in name or "base_layer" in name]
+
+
+def test_it_is_one_to_start_other_runs_from(folder, shipped):
+    backbone, tokenizer = load_gpt(folder)
+    assert backbone.sizes == shipped.model.backbone.sizes
+    assert tokenizer.vocab_size == shipped.tokenizer.vocab_size
+
+
+def test_transformers_reads_its_encoder_and_its_settings(folder):
+    found, info = WhisperModel.from_pretrained(folder / "encoder", output_loading_info=True)
+    assert not [name for name in info["missing_keys"] if name.startswith("encoder.")]
+    assert found.config.d_model == 512
+    assert AutoFeatureExtractor.from_pretrained(folder / "encoder").sampling_rate == 16_000
+
+
+def test_its_card_tells_the_scores_that_lie_beside_the_run(folder):
+    card = (folder / "README.md").read_text()
+    told = json.loads((HEARING / "run.json").read_text())
+    assert f"{told['parameters']['trainable']:,}" in card
+    score = json.loads((HEARING / "audiobench_mini" / "audiobench_mini.json").read_text())["matched"]["value"]
+    assert f"{score:.1%}" in card
+
+
+def test_it_replaces_an_export_and_nothing_else(folder, tmp_path):
+    again, other = tmp_path / "again", tmp_path / "other"
+    shutil.copytree(folder, again)
+    (again / "left.txt").write_text("from before")
+    export_whole(find_checkpoint(HEARING), again)
+    assert not (again / "left.txt").exists()
+    other.mkdir()
+    (other / "mine.txt").write_text("mine")
+    with pytest.raises(OmniError, match="no exported folder"):
+        export_whole(find_checkpoint(HEARING), other)
+    assert [path.name for path in other.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("pipeline.yaml", "no weights there|cannot be read"),
+        ("model.safetensors", "cannot be read"),
+        ("encoder", "weights"),
+    ],
+)
+def test_what_is_missing_is_named(folder, tmp_path, file, told):
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    if (broken / file).is_dir():
+        shutil.rmtree(broken / file)
+    elif file == "pipeline.yaml":
+        (broken / file).write_text("encoder: [")
+    else:
+        (broken / file).unlink()
+    with pytest.raises(OmniError, match=told):
+        load_trained(str(broken), device="cpu")
+
+
+def test_another_encoder_than_whisper_cannot_be_passed_on(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(HEARING, run)
+    cfg = yaml.safe_load((run / "config.yaml").read_text())
+    random = {"_target_": "omni.model.encoder.RandomWhisperEncoder", "width": 512, "n_heads": 8, "depth": 6}
+    cfg["encoder"] = random | {"layers": cfg["encoder"]["layers"]}
+    (run / "config.yaml").write_text(yaml.safe_dump(cfg))
+    with pytest.raises(ConfigError, match="only Whisper's"):
+        export_whole(find_checkpoint(run), tmp_path / "out")
