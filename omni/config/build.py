@@ -114,7 +114,7 @@ def adapt(model: "Omni", cfg: DictConfig) -> None:
         from omni.training.seed import seed_everything
 
         seed_everything(cfg.seed)
-        add_lora(model.backbone, **OmegaConf.to_container(cfg.stage.lora))
+        add_lora(model.backbone, **OmegaConf.to_container(cfg.stage.lora, resolve=True))
 
 
 def build_trainer(cfg: DictConfig, model: "Omni", feed: "Feed") -> "Trainer":

@@ -1,0 +1,102 @@
+"""A real browser on the page: it records with a (fake) microphone, sends, reads the answer; uploads, stops, goes on."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+CLIPS = REPOSITORY / "data" / "audio_smoke"
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+QUESTION = "How many beeps are there?"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    line = [sys.executable, "-m", "omni.serve", "run=data/hearing", "port=0"]
+    with subprocess.Popen(line, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield re.search(r"http://\S+", process.stdout.readline())[0]
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def page(url):
+    """The page in a browser whose microphone hears a clip again and again."""
+    from playwright.sync_api import sync_playwright
+
+    if BROWSER is None:
+        pytest.fail("this test needs a browser: apt-get install chromium")
+    microphone = CLIPS / "high_beeps.wav"
+    flags = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    flags.append(f"--use-file-for-fake-audio-capture={microphone}")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=flags)
+        page = browser.new_context(viewport={"width": 1000, "height": 800}).new_page()
+        page.goto(url, wait_until="domcontentloaded")
+        page.wait_for_selector("textarea")
+        yield page
+        browser.close()
+
+
+def answers(page) -> list[str]:
+    return [each.inner_text().strip() for each in page.get_by_test_id("bot").all()]
+
+
+def send(page, text: str, turn: int = 1) -> str:
+    """Ask and wait for the answer to be whole."""
+    page.locator("textarea").first.fill(text)
+    page.get_by_test_id("submit-button").click()
+    page.wait_for_function(f"document.querySelectorAll('[data-testid=bot]').length >= {turn}")
+    page.get_by_test_id("submit-button").wait_for()
+    page.wait_for_function("document.querySelector('#speed').innerText.includes('tokens a second')")
+    return answers(page)[-1]
+
+
+def test_it_records_sends_and_reads_the_answer_and_a_second_turn(page, tmp_path):
+    page.get_by_test_id("microphone-button").click()
+    page.get_by_label("Start recording").click()
+    page.wait_for_timeout(2500)
+    page.get_by_label("Stop recording").click()
+    page.get_by_label("Attach audio").click()
+    said = send(page, QUESTION)
+    assert re.search(r"one|two|three|four|five|six|\d", said)
+    assert page.get_by_test_id("waveform-Audio").count() == 1  # it can be played back
+    speed = page.locator("#speed").inner_text()
+    assert 0 < int(re.search(r"first token after (\d+) ms", speed)[1]) < 5000
+    assert send(page, "What is said?", turn=2)
+    assert answers(page)[0] == said
+    page.screenshot(path=tmp_path / "page.png")
+    assert (tmp_path / "page.png").stat().st_size > 10_000
+
+
+def test_an_upload_is_heard(page):
+    page.locator("input[type=file]").first.set_input_files(CLIPS / "high_beeps.wav")
+    page.wait_for_timeout(1500)
+    assert re.search(r"one|two|three|four|five|six|\d", send(page, QUESTION))
+
+
+def test_a_long_answer_is_stopped(page):
+    page.get_by_text("Settings").click()
+    page.get_by_label("number input for Temperature").fill("2")
+    page.get_by_label("number input for Tokens").fill("500")
+    page.locator("textarea").first.fill("Tell me a long story about the sea.")
+    page.get_by_test_id("submit-button").click()
+    page.get_by_test_id("stop-button").click()
+    page.get_by_test_id("submit-button").wait_for()
+
+
+def test_what_cannot_be_heard_is_said_on_the_page(page, tmp_path):
+    (tmp_path / "no.wav").write_bytes(b"no sound at all")
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "no.wav")
+    page.wait_for_timeout(1500)
+    page.locator("textarea").first.fill(QUESTION)
+    page.get_by_test_id("submit-button").click()
+    page.get_by_text("is not wav, flac, mp3 or ogg").first.wait_for()
