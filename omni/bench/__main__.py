@@ -170,10 +170,10 @@ def bench_server(asked: ServingBench) -> None:
 
 
 def table_of_loads(measures: list[dict]) -> Table:
-    """One line a load."""
+    """One line a load; p50 and p95 of the time to the first token."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("what", no_wrap=True)
-    for name in ("first token p50", "p95", "tokens/s", "answers", "memory"):
+    for name in ("p50", "p95", "tokens/s", "answers", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
     for measure in measures:
         answers = ", ".join(f"{number} x {status}" for status, number in sorted(measure["statuses"].items()))

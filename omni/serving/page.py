@@ -17,6 +17,8 @@ USER = "omni"
 KEEP = 3600
 """Seconds that an uploaded sound stays on the server's disk, for the page to play it."""
 DEFAULT_QUESTION = "What is said?"
+CSS = ".message .minimal-audio-player { height: 4rem !important }"
+"""A player of one line; Gradio's own takes a third of the page."""
 
 
 def mount_page(app: FastAPI, assistant: Assistant, *, about: str, key: str | None = None) -> FastAPI:
@@ -28,7 +30,8 @@ def mount_page(app: FastAPI, assistant: Assistant, *, about: str, key: str | Non
     """
     auth = None if key is None else (USER, key)
     size = int(assistant.limits.max_body_mib * 2**20)
-    return gr.mount_gradio_app(app, page(assistant, about), path="", auth=auth, max_file_size=size, footer_links=[])
+    given = {"auth": auth, "max_file_size": size, "css": CSS, "footer_links": []}
+    return gr.mount_gradio_app(app, page(assistant, about), path="", **given)
 
 
 def page(assistant: Assistant, about: str) -> gr.Blocks:
