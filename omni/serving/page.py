@@ -49,6 +49,7 @@ def page(assistant: Assistant, about: str) -> gr.Blocks:
                 sources=["microphone", "upload"],
                 file_types=["audio"],
                 file_count="multiple",
+                stop_btn=True,
                 placeholder=f"Record or bring a sound, and ask. Without a question: {DEFAULT_QUESTION}",
             ),
             additional_inputs=settings(assistant.limits.max_tokens),
