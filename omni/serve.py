@@ -14,6 +14,7 @@ max_seconds. Needs pip install 'omni-audio[serve]'.
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from omegaconf import MISSING
 
@@ -60,19 +61,29 @@ def serve(asked: Serve) -> None:
     from omni.serving.assistant import Assistant
     from omni.serving.limits import Limits
 
+    key = os.environ.get("OMNI_API_KEY")
+    if key is not None and not key.strip():
+        raise ConfigError("OMNI_API_KEY: it is empty, which would let everybody in; unset it or give a key")
     limits = Limits(**{name: getattr(asked, name) for name in Limits.__dataclass_fields__})
     listening = server.open_socket(asked.host, asked.port)
     trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name)
     check_talks(trained)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    assistant, key = Assistant(trained.model, trained.tokenizer, limits), os.environ.get("OMNI_API_KEY")
+    assistant = Assistant(trained.model, trained.tokenizer, limits)
     app = create_app(assistant, name=asked.name, key=key)
     if asked.page:
-        about = card(trained.checkpoint.parents[1]) if trained.checkpoint else "A language model of text alone."
-        app = mount_page(app, assistant, about=about, key=key)
+        app = mount_page(app, assistant, about=about(trained), key=key)
     host = f"[{asked.host}]" if ":" in asked.host else asked.host
     print(f"{trained.source} at http://{host}:{listening.getsockname()[1]}", flush=True)
     server.serve(app, assistant, listening)
+
+
+def about(trained: Trained) -> str:
+    """What the page says of the model: its card, or that of the folder that it was exported to."""
+    if trained.checkpoint is not None:
+        return card(trained.checkpoint.parents[1])
+    told = Path(trained.source).expanduser() / "README.md"
+    return told.read_text() if told.is_file() else f"{trained.source}: nothing beside it says what it was trained on."
 
 
 def check_talks(trained: Trained) -> None:

@@ -117,6 +117,11 @@ def load_whole(folder: Path, dtype: "torch.dtype", device: "torch.device") -> "t
         raise ConfigError(
             f"{folder / PIPELINE}: cannot be read ({str(error).splitlines()[0]}); export again"
         ) from error
+    foreign = [cfg[part]._target_ for part in PARTS if cfg[part] and not cfg[part]._target_.startswith("omni.")]
+    if foreign:  # it may come from somebody else, and building runs what it names
+        raise ConfigError(
+            f"{folder / PIPELINE}: {', '.join(foreign)} is none of omni's own classes, so it is not built"
+        )
     model = build_model(DictConfig(cfg), dtype, device)
     load_weights(folder, model)
     return model, load_tokenizer(str(folder) if (folder / TOKENIZER).is_file() else BYTES)

@@ -66,7 +66,8 @@ class Row:
     def settled(self) -> str:
         """The text that will stay: without an end that may become one of the texts that end it."""
         ends = () if self.finish else self.settings.until
-        held = max((n for end in ends for n in range(len(end)) if self.text.endswith(end[:n])), default=0)
+        starts = ((end, n) for end in ends for n in range(min(len(end), len(self.text) + 1)))
+        held = max((n for end, n in starts if self.text.endswith(end[:n])), default=0)
         return self.text[: len(self.text) - held]
 
     def cut_off(self) -> bool:
@@ -164,6 +165,12 @@ class Engine:
                 self._leave(row)
         return moved
 
+    def reset(self) -> None:
+        """Forget all rows and prompts, whatever state a failure left them in."""
+        self.cache, self.memory = self.model.new_cache(rows=0), PromptMemory(self.model, self.memory.positions)
+        self.running.clear()
+        self.waiting.clear()
+
     @torch.inference_mode()
     def remove(self, row: Row) -> None:
         """Forget a row that nobody waits for any more; one that is over already is left alone."""
@@ -217,8 +224,8 @@ class Engine:
             return ()
         self.waiting.popleft()
         self.cache.join(request.cache, copies=len(request.rows))
-        self.memory.keep(request.prompt, request.cache)
         self.running += request.rows
+        self.memory.keep(request.prompt, request.cache)
         return self.model.logits(state_1C).cpu().expand(len(request.rows), -1).unbind()
 
     def _leave(self, row: Row) -> None:

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from omni.errors import OmniError
 
+COLDEST = 1e-4
+"""Below this temperature the likeliest token is as good as certain, and dividing by it overflows."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -58,7 +61,7 @@ def sample(logits_V: Tensor, settings: Settings, generator: torch.Generator) -> 
 
     Logits and generator belong on the CPU, so that a seed means the same on every machine.
     """
-    if settings.temperature == 0:
+    if settings.temperature < COLDEST:
         return int(logits_V.argmax())
     ids_V = None
     if settings.top_k is not None or settings.top_p < 1:
@@ -67,6 +70,8 @@ def sample(logits_V: Tensor, settings: Settings, generator: torch.Generator) -> 
     probabilities_V = torch.softmax((logits_V - logits_V.max()) / settings.temperature, dim=-1)
     if settings.top_p < 1:
         likelier_V = probabilities_V.cumsum(-1) - probabilities_V
-        probabilities_V = probabilities_V * (likelier_V < settings.top_p)
+        kept_V = likelier_V < settings.top_p
+        kept_V[0] = True  # however small top_p is
+        probabilities_V = probabilities_V * kept_V
     choice = int(torch.multinomial(probabilities_V, 1, generator=generator))
     return choice if ids_V is None else int(ids_V[choice])

@@ -20,6 +20,8 @@ from omni.serving.errors import ApiError
 from omni.serving.requests import ChatRequest
 
 T = TypeVar("T")
+TRANSCRIPTION = {"file", "model", "response_format", "language", "prompt", "temperature"}
+"""What may be sent along with a file; the last three say nothing to a model of one language that says the likeliest."""
 LEFT = 499
 """What nginx calls a client that closed the connection; nobody reads it."""
 
@@ -111,6 +113,9 @@ def routes(assistant: Assistant, name: str) -> APIRouter:
         response_format: Annotated[Literal["json", "text"], Form()] = "json",
     ) -> Response:
         check_model(model)
+        for name, value in (await request.form()).items():
+            if name not in TRANSCRIPTION and value not in ("false", ""):
+                raise ApiError(400, f"{name}: this server does not do that", param=name, code="unsupported_parameter")
         answer = await unless_left(request, assistant.transcribe(await file.read()))
         text = None if answer is None else await whole(request, assistant, answer)
         if text is None:
@@ -121,6 +126,10 @@ def routes(assistant: Assistant, name: str) -> APIRouter:
         usage = {"type": "tokens", "input_tokens": read, "output_tokens": written, "total_tokens": read + written}
         usage["input_token_details"] = {"audio_tokens": answer.heard, "text_tokens": read - answer.heard}
         return JSONResponse({"text": text, "usage": usage, "timing": timing_of(answer)})
+
+    @router.api_route("/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    async def nothing(rest: str) -> None:
+        raise ApiError(404, f"/v1/{rest:.100}: nothing answers here to that method", code="unknown_url")
 
     return router
 

@@ -23,6 +23,9 @@ log = logging.getLogger("omni.serve")
 
 LONGEST_TOKEN = 32
 """Characters. Text that would not fit the context were all its tokens so long is not even cut into tokens."""
+GOING = "the server is going down"
+SLACK = 5.0
+"""Seconds that the engine may be late with what it has to say before nobody waits for it any more."""
 REMEMBERED = 4
 """Contexts of prompts that are kept for those that begin alike."""
 
@@ -42,18 +45,21 @@ class Assistant:
         self.hearing = ThreadPoolExecutor(1, thread_name_prefix="ears")
         self.places, self.taken = limits.max_rows + limits.max_waiting, 0
         self.leaving = False
+        self.listening: set[asyncio.Task] = set()
 
     def start(self) -> None:
         self.batcher.start()
 
     async def stop(self) -> None:
         await self.batcher.stop()
-        self.hearing.shutdown(cancel_futures=True)
+        self.hearing.shutdown(wait=False, cancel_futures=True)
 
     def drain(self, seconds: float) -> None:
         """Take no new requests, and be done with the others in that time."""
         self.leaving = True
         self.batcher.end_by(perf_counter() + seconds)
+        for task in self.listening:  # who is not heard yet has nothing to end
+            task.cancel(GOING)
 
     async def chat(self, messages: Sequence[dict], sounds: Sequence[bytes], settings: Settings) -> Answer:
         """The answer to a conversation (see `omni.text.chat`), once it has a first token. Has to be closed.
@@ -95,28 +101,46 @@ class Assistant:
         self._take_place()
         laps, until, answer = Laps(), perf_counter() + self.limits.max_seconds, None
         try:
-            heard = [await self._hear(sound, number, laps) for number, sound in enumerate(sounds)]
+            heard = await self._listen(sounds, laps)
             answer = Answer(*await asyncio.to_thread(prompt, heard), laps=laps, until=until)
             self.batcher.add(answer)
-            await answer.next()
-        except BaseException:
+            async with asyncio.timeout(until + SLACK - perf_counter()):
+                await answer.next()
+        except BaseException as error:
             self.taken -= 1
             if answer is not None:
                 self.batcher.remove(answer)
+            if isinstance(error, TimeoutError):
+                raise BusyError("it was not begun in the time that a request may take", retry_after=10) from None
             raise
         return answer
 
     def _take_place(self) -> None:
         if self.leaving:
-            raise BusyError("the server is going down", retry_after=10)
+            raise BusyError(GOING, retry_after=10)
         if self.taken >= self.places:
             raise BusyError(f"all {self.places} places are taken; try again in a second", retry_after=1)
         self.taken += 1
 
-    async def _hear(self, sound: bytes, number: int, laps: Laps) -> Heard:
-        """On a thread of its own: while somebody is heard, others are answered."""
-        job = partial(self.ears.hear, sound, what=f"sound {number + 1}", laps=laps)
-        return await asyncio.get_running_loop().run_in_executor(self.hearing, job)
+    async def _listen(self, sounds: Sequence[bytes], laps: Laps) -> list[Heard]:
+        """Hear one after the other, on a thread of their own: while somebody is heard, others are answered."""
+        heard: list[Heard] = []
+        task = asyncio.current_task()
+        self.listening.add(task)
+        try:
+            async with asyncio.timeout(self.limits.max_seconds):
+                for number, sound in enumerate(sounds, start=1):
+                    job = partial(self.ears.hear, sound, what=f"sound {number}", laps=laps)
+                    heard.append(await asyncio.get_running_loop().run_in_executor(self.hearing, job))
+                    if sum(len(each.soft_SC) for each in heard) > self.context:
+                        raise ContextError(f"sound {number}: with it the sounds are longer than the model's context")
+        except asyncio.CancelledError as error:
+            if error.args == (GOING,):
+                raise BusyError(GOING, retry_after=10) from None
+            raise
+        finally:
+            self.listening.discard(task)
+        return heard
 
 
 def characters(message: dict) -> int:

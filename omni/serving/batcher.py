@@ -7,7 +7,7 @@ place is free as soon as its client has left.
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from queue import SimpleQueue
 from time import perf_counter
 from typing import NamedTuple
@@ -43,6 +43,7 @@ class Answer:
     Attributes:
         latest: the newest of its news.
         row: the engine's own view of it; None until the prompt is queued.
+        began: whether it has a first token; the engine's thread's own.
     """
 
     def __init__(self, segments: Sequence[Segment], settings: Settings, *, laps: Laps, until: float):
@@ -50,6 +51,7 @@ class Answer:
         self.news: asyncio.Queue[News | Exception] = asyncio.Queue()
         self.latest = News("", 0, None)
         self.row: Row | None = None
+        self.began = False
         self.first = self.last = 0.0
 
     async def next(self) -> News:
@@ -121,7 +123,7 @@ class Batcher:
 
     def end_by(self, until: float) -> None:
         """By `perf_counter`, when all answers are over."""
-        self.until = until
+        self.until = min(self.until, until)
 
     def add(self, answer: Answer) -> None:
         self.jobs.put((self._add, answer))
@@ -139,12 +141,16 @@ class Batcher:
                 if job is None:
                     self._drop_all(BusyError("the server is going down", retry_after=10))
                     return
-                job[0](job[1])
-            try:
-                self._step()
-            except Exception as error:  # whatever it is: who waits hears of it, and the server lives
-                log.exception("the engine failed")
-                self._drop_all(error)
+                self._safely(*job)
+            self._safely(self._step)
+
+    def _safely(self, job: Callable, *given: Answer) -> None:
+        """Whatever goes wrong: who waits hears of it, and the server lives."""
+        try:
+            job(*given)
+        except Exception as error:
+            log.exception("the engine failed")
+            self._drop_all(error, *given)
 
     def _step(self) -> None:
         reading, began = self.engine.reading, perf_counter()
@@ -153,7 +159,8 @@ class Batcher:
         moved = [self.answers[row] for row in self.engine.step()]
         now, news = perf_counter(), {}
         for answer in moved:
-            if not answer.latest.tokens:
+            if not answer.began:
+                answer.began = True
                 answer.laps.lap("prefill", now)
             news[answer] = News(answer.row.settled, len(answer.row.tokens), answer.row.finish)
         for answer in [answer for answer in self.answers.values() if now > min(answer.until, self.until)]:
@@ -181,10 +188,10 @@ class Batcher:
         if self.answers.pop(answer.row, None):
             self.engine.remove(answer.row)
 
-    def _drop_all(self, error: Exception) -> None:
-        left = list(self.answers.values())
-        for answer in left:
-            self._remove(answer)
+    def _drop_all(self, error: Exception, *others: Answer) -> None:
+        left = {*self.answers.values(), *others}
+        self.answers.clear()
+        self.engine.reset()
         self._tell([(answer, error) for answer in left])
 
     def _tell(self, news: Iterable[tuple[Answer, News | Exception]]) -> None:

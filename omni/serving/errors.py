@@ -46,9 +46,12 @@ def as_response(error: Exception) -> JSONResponse:
         case OmniError():
             return response(400, str(error))
         case RequestValidationError():
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"][1:])) or None
-            return response(400, f"{place or 'body'}: {first['msg']}", param=place)
+            # Of what could have stood there, what came nearest; without the names of the alternatives.
+            nearest = max(reversed(error.errors()), key=lambda each: len(each["loc"]))
+            place = ".".join(
+                str(part) for part in nearest["loc"][1:] if str(part).isidentifier() or part in range(9999)
+            )
+            return response(400, f"{place or 'body'}: {nearest['msg']}", param=place or None)
         case HTTPException():
             return response(error.status_code, str(error.detail), headers=error.headers)
         case _:

@@ -30,8 +30,11 @@ def mount_page(app: FastAPI, assistant: Assistant, *, about: str, key: str | Non
     """
     auth = None if key is None else (USER, key)
     size = int(assistant.limits.max_body_mib * 2**20)
+    blocks = page(assistant, about)
+    # Without it Gradio takes any path on this machine that a client names for one that was uploaded.
+    blocks.has_launched = True
     given = {"auth": auth, "max_file_size": size, "css": CSS, "footer_links": []}
-    return gr.mount_gradio_app(app, page(assistant, about), path="", **given)
+    return gr.mount_gradio_app(app, blocks, path="", **given)
 
 
 def page(assistant: Assistant, about: str) -> gr.Blocks:
@@ -110,18 +113,25 @@ def conversation(message: dict, history: list[dict]) -> tuple[list[dict], list[b
         parts = []
         for part in content:
             if part["type"] == "file":
-                sounds.append(Path(part["file"]["path"]).read_bytes())
+                sounds.append(bytes_of(Path(part["file"]["path"])))
                 parts.append({"type": "audio"})
-            elif part["text"]:
+            elif part.get("text"):
                 parts.append({"type": "text", "text": part["text"]})
         if turns and turns[-1]["role"] == turn["role"]:  # the page makes a turn of each file
             turns[-1]["content"] += parts
         else:
             turns.append({"role": turn["role"], "content": parts})
     for turn in turns:
-        if all(part["type"] == "audio" for part in turn["content"]):
+        if turn["role"] == "user" and all(part["type"] == "audio" for part in turn["content"]):
             turn["content"].append({"type": "text", "text": DEFAULT_QUESTION})
     return turns, sounds
+
+
+def bytes_of(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        raise OmniError("a sound of this conversation is not kept any more; begin a new one") from None
 
 
 def speed_of(answer: Answer) -> str:

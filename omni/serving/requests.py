@@ -10,6 +10,9 @@ from omni.generation.sampling import Settings
 from omni.serving.errors import ApiError
 from omni.serving.limits import Limits
 
+MOST_PARTS, MOST_MESSAGES = 256, 4096
+"""Of one message and of any conversation, whatever a server's own limit; more are not even looked at."""
+LONGEST_STOP = 256  # characters
 HARMLESS = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 """Parameters that say nothing about the answer."""
 
@@ -34,9 +37,13 @@ class AudioPart(BaseModel):
 Part = Annotated[TextPart | AudioPart, Field(discriminator="type")]
 
 
+Parts = Annotated[list[Part], Field(max_length=MOST_PARTS, fail_fast=True)]
+"""Looked at no further than the first that is wrong: a million errors would take seconds to tell."""
+
+
 class Message(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: str | Parts
 
 
 class StreamOptions(BaseModel):
@@ -50,7 +57,7 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     model: str
-    messages: list[Message] = Field(min_length=1)
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)]
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2)
@@ -60,7 +67,7 @@ class ChatRequest(BaseModel):
     max_completion_tokens: int | None = Field(None, ge=1)
     min_tokens: int = 0
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], Field(max_length=4, fail_fast=True)] | None = None
 
     def settings(self, limits: Limits) -> Settings:
         """How to draw its answer. Raises ApiError for what this server does not do, OmniError for what nobody can."""
@@ -68,8 +75,8 @@ class ChatRequest(BaseModel):
             if name not in HARMLESS and not is_usual(name, value):
                 raise ApiError(400, f"{name}: this server does not do that", param=name, code="unsupported_parameter")
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        if len(stop) > 4:
-            raise ApiError(400, f"stop: {len(stop)} texts, 4 at most", param="stop")
+        if any(len(text) > LONGEST_STOP for text in stop):
+            raise ApiError(400, f"stop: a text has at most {LONGEST_STOP} characters", param="stop")
         return Settings(
             max_tokens=min(self.max_completion_tokens or self.max_tokens or limits.max_tokens, limits.max_tokens),
             min_tokens=self.min_tokens,
@@ -96,7 +103,7 @@ class ChatRequest(BaseModel):
 def is_usual(name: str, value: Any) -> bool:
     """Whether a parameter asks for no more than what is done anyway."""
     usual = {"n": 1, "response_format": {"type": "text"}, "modalities": ["text"], "tool_choice": "none"}
-    return not value or value == usual.get(name)
+    return value is None or value == usual[name] if name in usual else not value
 
 
 def plain(part: TextPart | AudioPart, where: str, role: str, sounds: list[bytes]) -> dict:

@@ -34,6 +34,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         opened = socket.socket(family, kind, protocol)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(address)
+        opened.listen()
         return opened
     except (OSError, OverflowError) as error:
         raise OmniError(f"host={host} port={port}: cannot be listened on ({error}); choose another port") from error

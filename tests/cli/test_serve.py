@@ -288,6 +288,39 @@ def test_a_page_of_another_site_cannot_speak_to_it(server):
     assert "access-control-allow-origin" not in answer.headers
 
 
+def test_a_body_of_a_million_faults_is_refused_at_once(server):
+    for wrong in ("[" + "1," * 1_000_000 + "1]", "[" + "{}," * 500_000 + "{}]"):
+        body = '{"model": "omni", "messages": ' + wrong + "}"
+        began = time.monotonic()
+        answer = httpx.post(
+            f"{server.url}/v1/chat/completions", content=body, headers={"content-type": "application/json"}
+        )
+        assert answer.status_code == 400
+        assert time.monotonic() - began < 3
+    parts = [{"type": "text", "text": ""}] * 300_000
+    answer = httpx.post(
+        f"{server.url}/v1/chat/completions", json={"model": "omni", "messages": [{"role": "user", "content": parts}]}
+    )
+    assert (answer.status_code, answer.json()["error"]["param"][:18]) == (400, "messages.0.content")
+
+
+def test_a_wish_that_a_transcription_does_not_fulfil_is_refused(client):
+    for wish in ({"stream": True}, {"timestamp_granularities": ["word"]}):
+        with (
+            (CLIPS / "high_beeps.wav").open("rb") as file,
+            pytest.raises(openai.BadRequestError, match=next(iter(wish))),
+        ):
+            client.audio.transcriptions.create(model="omni", file=file, **wish)
+    with (CLIPS / "high_beeps.wav").open("rb") as file:
+        assert client.audio.transcriptions.create(model="omni", file=file, language="en", temperature=0).text
+
+
+def test_what_is_not_there_is_said_as_openai_says_it(server):
+    for method, path in (("GET", "chat/completions"), ("POST", "embeddings"), ("DELETE", "models")):
+        answer = httpx.request(method, f"{server.url}/v1/{path}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
+
+
 def test_a_term_lets_what_runs_end_and_takes_nothing_new(tmp_path):
     with serving(tmp_path, "page=false") as server:
         stream = server.client().chat.completions.create(
@@ -311,6 +344,7 @@ def test_a_key_is_asked_for_and_the_page_too(tmp_path):
         assert server.client(api_key="sesame").models.list().data[0].id == "omni"
         assert server.taken() == 0  # /health needs none
         assert httpx.get(f"{server.url}/config").status_code == 401
+        assert httpx.get(f"{server.url}/v1/embeddings").json()["error"]["code"] == "invalid_api_key"
         said = httpx.post(f"{server.url}/login", data={"username": "omni", "password": "sesame"})
         assert said.json() == {"success": True}
     assert "sesame" not in (tmp_path / "serve.log").read_text()
@@ -334,6 +368,11 @@ def test_no_conversation_is_in_the_log(tmp_path):
 )
 def test_what_cannot_be_served_is_said(words, told):
     assert told in refused(*words)
+
+
+def test_an_empty_key_is_refused(monkeypatch):
+    monkeypatch.setenv("OMNI_API_KEY", " ")
+    assert "OMNI_API_KEY: it is empty" in refused("run=data/hearing")
 
 
 def test_a_port_in_use_is_said():

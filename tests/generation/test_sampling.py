@@ -67,3 +67,8 @@ def test_a_tiny_temperature_is_no_overflow():
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(OmniError, match=next(iter(wrong))):
         Settings(**wrong)
+
+
+@pytest.mark.parametrize("given", [{"temperature": 1e-300}, {"temperature": 1e-46}, {"top_p": 1e-46}], ids=str)
+def test_what_is_almost_nothing_takes_the_likeliest(given):
+    assert set(draw(Settings(**given), times=5)) == {1}

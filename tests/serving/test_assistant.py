@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -189,8 +190,6 @@ def test_who_waits_too_long_for_a_place_is_told(during, small, monkeypatch):
 
 
 def slow_down(monkeypatch, small: Omni, seconds: float) -> None:
-    import time
-
     blocks = small.backbone.blocks
 
     def slow(*given):
@@ -216,6 +215,52 @@ def test_a_failure_of_the_engine_is_told_to_all_and_the_next_is_answered(during,
     assert taken == 0
 
 
+def test_an_engine_that_cannot_take_a_prompt_says_so_and_lives(during, small, monkeypatch):
+    async def job(assistant):
+        with monkeypatch.context() as patch:
+            patch.setattr(assistant.batcher.engine, "add", lambda *given: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                await assistant.chat(ask("One"), [], GREEDY)
+        return await text_of(assistant, await assistant.chat(ask("Two"), [], GREEDY)), assistant.taken
+
+    text, taken = during(job)
+    assert isinstance(text, str)
+    assert taken == 0
+
+
+def test_sounds_that_take_too_long_to_hear_are_given_up(during, monkeypatch):
+    async def job(assistant):
+        hear = assistant.ears.hear
+        monkeypatch.setattr(assistant.ears, "hear", lambda *given, **named: (time.sleep(0.3), hear(*given, **named))[1])
+        with pytest.raises(BusyError, match="not begun in the time"):
+            await assistant.chat(ask("What?", sounds=9), [wav(0.2, seed) for seed in range(9)], GREEDY)
+        return assistant.taken
+
+    assert during(job, max_seconds=0.5) == 0
+
+
+def test_more_sound_than_the_context_holds_is_not_heard_to_its_end(during):
+    async def job(assistant):
+        with pytest.raises(ContextError, match="sound 3: "):
+            await assistant.chat(ask("What?", sounds=9), [wav(8, seed) for seed in range(9)], GREEDY)
+        return len(assistant.ears.heard)
+
+    assert during(job) == 3
+
+
+def test_going_down_it_does_not_wait_for_the_ears(during, monkeypatch):
+    async def job(assistant):
+        monkeypatch.setattr(assistant.ears, "hear", lambda *given, **named: time.sleep(1))
+        waiting = asyncio.ensure_future(assistant.chat(ask("What?", sounds=9), [wav(1)] * 9, GREEDY))
+        await asyncio.sleep(0.1)
+        assistant.drain(5)
+        with pytest.raises(BusyError, match="going down"):
+            await asyncio.wait_for(waiting, 0.5)
+        return assistant.taken
+
+    assert during(job) == 0
+
+
 def test_going_down_it_ends_what_runs_and_takes_nothing_new(during, small, monkeypatch):
     slow_down(monkeypatch, small, seconds=0.02)
 
@@ -235,7 +280,7 @@ def test_going_down_it_ends_what_runs_and_takes_nothing_new(during, small, monke
     [
         (ask("x" * 300 * 32), [], ContextError, "context of 256"),
         (ask("a b c d e f g " * 60), [], ContextError, "do not fit"),
-        (ask("What?", sounds=1), [wav(29)], ContextError, "do not fit"),
+        (ask("What?", sounds=1), [wav(29)], ContextError, "longer than the model's context"),
         (ask("What?", sounds=1), [wav(31)], AudioError, "limit is 30 s"),
         (ask("What?", sounds=1), [wav(0.05)], AudioError, "less than the 0.1 s"),
         (ask("What?", sounds=1), [b"no sound at all"], AudioError, "sound 1: is not wav"),

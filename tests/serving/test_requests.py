@@ -44,7 +44,8 @@ def test_sounds_come_in_the_order_in_which_the_conversation_has_them():
 
 
 @pytest.mark.parametrize(
-    "extra", [{"n": 1}, {"user": "me"}, {"tools": []}, {"logprobs": False}, {"response_format": {"type": "text"}}]
+    "extra",
+    [{"n": 1}, {"n": None}, {"user": "me"}, {"tools": []}, {"logprobs": False}, {"response_format": {"type": "text"}}],
 )
 def test_a_parameter_that_changes_nothing_is_let_through(extra):
     ChatRequest(**HELLO, **extra).settings(LIMITS)
@@ -52,7 +53,14 @@ def test_a_parameter_that_changes_nothing_is_let_through(extra):
 
 @pytest.mark.parametrize(
     "extra",
-    [{"n": 2}, {"tools": [{}]}, {"logprobs": True}, {"response_format": {"type": "json_object"}}, {"typo": "x"}],
+    [
+        {"n": 2},
+        {"n": 0},
+        {"tools": [{}]},
+        {"logprobs": True},
+        {"response_format": {"type": "json_object"}},
+        {"typo": "x"},
+    ],
 )
 def test_a_parameter_that_would_be_ignored_is_refused_by_name(extra):
     with pytest.raises(ApiError, match=next(iter(extra))) as caught:
@@ -61,8 +69,10 @@ def test_a_parameter_that_would_be_ignored_is_refused_by_name(extra):
 
 
 def test_too_many_stops_are_refused():
-    with pytest.raises(ApiError, match="5 texts"):
-        ChatRequest(**HELLO, stop=list("abcde")).settings(LIMITS)
+    with pytest.raises(ValidationError, match="at most 4"):
+        ChatRequest(**HELLO, stop=list("abcde"))
+    with pytest.raises(ApiError, match="256 characters"):
+        ChatRequest(**HELLO, stop="x" * 257).settings(LIMITS)
 
 
 def test_an_empty_stop_is_refused():
