@@ -52,30 +52,32 @@ def main() -> None:
 
 def serve(asked: Serve) -> None:
     """Load a model and answer until a signal comes."""
-    try:
-        from omni.serving.api import create_app
-        from omni.serving.page import mount_page
-    except ImportError as error:
-        raise ConfigError(f"omni.serve: {error}; pip install 'omni-audio[serve]'") from error
-    from omni.serving import server
-    from omni.serving.assistant import Assistant
     from omni.serving.limits import Limits
 
     key = os.environ.get("OMNI_API_KEY")
     if key is not None and not key.strip():
         raise ConfigError("OMNI_API_KEY: it is empty, which would let everybody in; unset it or give a key")
     limits = Limits(**{name: getattr(asked, name) for name in Limits.__dataclass_fields__})
-    listening = server.open_socket(asked.host, asked.port)
+    try:
+        from omni.serving.server import open_socket, serve_on
+    except ImportError as error:
+        raise ConfigError(f"omni.serve: {error}; pip install 'omni-audio[serve]'") from error
+    listening = open_socket(asked.host, asked.port)
     trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name)
     check_talks(trained)
+    from omni.serving.api import create_app
+    from omni.serving.assistant import Assistant
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     assistant = Assistant(trained.model, trained.tokenizer, limits)
     app = create_app(assistant, name=asked.name, key=key)
     if asked.page:
+        from omni.serving.page import mount_page
+
         app = mount_page(app, assistant, about=about(trained), key=key)
     host = f"[{asked.host}]" if ":" in asked.host else asked.host
     print(f"{trained.source} at http://{host}:{listening.getsockname()[1]}", flush=True)
-    server.serve(app, assistant, listening)
+    serve_on(listening, app, assistant)
 
 
 def about(trained: Trained) -> str:

@@ -40,7 +40,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         raise OmniError(f"host={host} port={port}: cannot be listened on ({error}); choose another port") from error
 
 
-def serve(app: FastAPI, assistant: Assistant, listening: socket.socket) -> None:
+def serve_on(listening: socket.socket, app: FastAPI, assistant: Assistant) -> None:
     """Until a signal comes; the signal then does what it does to any process."""
     config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=GRACE + 1, server_header=False)
     Server(config, assistant).run(sockets=[listening])
