@@ -116,8 +116,9 @@ def test_every_yaml_that_ships_passes_its_schema(path):
 @pytest.mark.parametrize("path", [path for path in YAML if "/logger/" not in path])
 def test_a_key_renamed_in_a_yaml_does_not_pass(path):
     schema = schema_for(path, files())
-    copies = renamed(load(path))
-    assert copies
+    content = load(path)
+    copies = renamed(content)
+    assert copies or content.keys() == {"defaults"}  # an experiment may be a choice of groups and nothing else
     for copy in copies:
         assert not fits(copy, schema, schema), copy
 
