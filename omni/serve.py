@@ -23,11 +23,12 @@ from omni.config.check import ConfigError
 from omni.config.schema import Device, Precision
 from omni.config.trained import Trained, load_trained
 from omni.record.card import card
+from omni.serving.limits import Limits
 
 
 @dataclass
-class Serve:
-    """What the command takes; see the module, and `omni.serving.limits.Limits` for the limits."""
+class Serve(Limits):
+    """What the command takes, the limits among it."""
 
     run: str = MISSING
     name: str = "omni"
@@ -36,13 +37,6 @@ class Serve:
     page: bool = True
     device: Device = Device.auto
     precision: Precision = Precision.auto
-    max_rows: int = 16
-    max_waiting: int = 32
-    max_body_mib: float = 16
-    max_audio_seconds: float = 30
-    max_messages: int = 64
-    max_tokens: int = 512
-    max_seconds: float = 60
 
 
 def main() -> None:
@@ -52,12 +46,9 @@ def main() -> None:
 
 def serve(asked: Serve) -> None:
     """Load a model and answer until a signal comes."""
-    from omni.serving.limits import Limits
-
     key = os.environ.get("OMNI_API_KEY")
     if key is not None and not key.strip():
         raise ConfigError("OMNI_API_KEY: it is empty, which would let everybody in; unset it or give a key")
-    limits = Limits(**{name: getattr(asked, name) for name in Limits.__dataclass_fields__})
     try:
         from omni.serving.server import open_socket, serve_on
     except ImportError as error:
@@ -69,7 +60,7 @@ def serve(asked: Serve) -> None:
     from omni.serving.assistant import Assistant
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    assistant = Assistant(trained.model, trained.tokenizer, limits)
+    assistant = Assistant(trained.model, trained.tokenizer, asked)
     app = create_app(assistant, name=asked.name, key=key)
     if asked.page:
         from omni.serving.page import mount_page

@@ -1,11 +1,11 @@
 """What a server lets a client ask for, and what it says when that is more."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from omni.errors import OmniError
 
 
-@dataclass(frozen=True)
+@dataclass
 class Limits:
     """
     Args:
@@ -30,7 +30,8 @@ class Limits:
     max_seconds: float = 60
 
     def __post_init__(self):
-        for name, value in vars(self).items():
+        for name in (field.name for field in fields(Limits)):
+            value = getattr(self, name)
             if not value > 0 and not (name == "max_waiting" and value == 0):
                 raise OmniError(f"{name}={value} must be above 0")
 

@@ -21,7 +21,8 @@ class Server(uvicorn.Server):
         self.assistant = assistant
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.assistant.drain(GRACE)
+        if loop := self.assistant.batcher.loop:  # a signal comes in the middle of anything
+            loop.call_soon_threadsafe(self.assistant.drain, GRACE)
         super().handle_exit(sig, frame)
 
 

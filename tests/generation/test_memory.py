@@ -6,22 +6,10 @@ import torch
 from omni.generation.engine import Engine
 from omni.generation.memory import PROMPTS
 from omni.generation.sampling import Settings
-from omni.model.gpt import GPT
 from omni.text.tokenizer import ByteTokenizer
 
 GREEDY = Settings(temperature=0, max_tokens=12)
 SYSTEM = list(b"You are told to answer in few words, whatever it is.")
-
-
-@pytest.fixture(scope="module")
-def model() -> GPT:
-    torch.manual_seed(0)
-    model = GPT(sequence_len=256, vocab_size=250, n_layer=3, n_head=2, n_kv_head=1, n_embd=64)
-    for name, parameter in model.named_parameters():
-        if name.endswith("c_proj.weight") or name == "lm_head.weight":
-            torch.nn.init.normal_(parameter, std=0.2)
-    torch.nn.init.constant_(model.smear_lambda, 0.8)
-    return model.eval()
 
 
 def sound(length: int, seed: int = 0) -> torch.Tensor:
