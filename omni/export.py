@@ -50,7 +50,7 @@ def export(asked: Export) -> None:
     """Write what is asked for, whole or not at all."""
     import_torch()
     from omni.config.slim import export_slim
-    from omni.config.trained import find_checkpoint
+    from omni.config.trained import find_checkpoint, load_trained
     from omni.config.whole import export_whole
     from omni.model.adapter import save_adapter
     from omni.model.nanochat import export_nanochat
@@ -60,7 +60,11 @@ def export(asked: Export) -> None:
     checkpoint = find_checkpoint(source)
     if asked.format is Format.omni:
         hears = checkpoint is not None and load(checkpoint.parents[1]).encoder is not None
-        written = export_whole(checkpoint, folder) if hears else export_gpt(source, folder)
+        if hears:
+            trained = load_trained(str(checkpoint), device="cpu", precision="fp32")
+            written = export_whole(trained.model, trained.tokenizer, checkpoint.parents[1], folder)
+        else:
+            written = export_gpt(source, folder)
         print(f"{written:,} parameters in {folder}")
         return
     if asked.format is Format.adapter:

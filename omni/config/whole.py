@@ -46,28 +46,26 @@ or `python -m omni.serve run={name}`, with [omni](https://pypi.org/project/omni-
 """
 
 
-def export_whole(checkpoint: Path, folder: Path) -> int:
+def export_whole(model: "Omni", tokenizer: "Tokenizer", run: Path, folder: Path) -> int:
     """Write a run's model; returns its parameters, the encoder's among them.
 
     Args:
+        model, tokenizer: of the run, adapters merged, in fp32.
         folder: a new one, or one that was exported so before, which is replaced.
 
     Raises:
         ConfigError: the encoder is none of Whisper's, so there is no layout to pass it on in.
-        OmniError: the run cannot be loaded, or something is in the way.
+        OmniError: something is in the way.
     """
     from safetensors.torch import save_file
 
-    from omni.config.trained import load_trained
     from omni.model.encoder import WhisperEncoder
     from omni.model.layout import CONFIG, MODEL
     from omni.training.checkpoint import learned_state
 
-    run, folder = checkpoint.parents[1], folder.resolve()
-    trained, cfg = load_trained(str(checkpoint), device="cpu", precision="fp32"), load(run)
-    model = trained.model
+    folder, cfg = folder.resolve(), load(run)
     if not isinstance(model.encoder, WhisperEncoder):
-        raise ConfigError(f"run: {run} hears by {cfg.encoder._target_}; only Whisper's weights can be passed on")
+        raise ConfigError(f"run: {run} hears by a {type(model.encoder).__name__}; only Whisper's weights can be passed on")
     if folder.exists() and not (folder / PIPELINE).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise OmniError(f"{folder}: this is no exported folder, so it is not replaced; choose another")
     nodes = {name: cfg[name] and without(cfg[name], "tokenizer", "init_from") for name in PARTS}
@@ -79,8 +77,8 @@ def export_whole(checkpoint: Path, folder: Path) -> int:
         with replacing(aside / MODEL) as temporary:
             save_file({name: halved(tensor) for name, tensor in learned_state(model).items()}, temporary)
         shutil.copymode(aside / CONFIG, aside / MODEL)  # safetensors shuts out everybody else, whatever the umask
-        if hasattr(trained.tokenizer, "save"):  # bytes need no file
-            trained.tokenizer.save(aside)
+        if hasattr(tokenizer, "save"):  # bytes need no file
+            tokenizer.save(aside)
         save_whisper(model.encoder, aside / ENCODER)
     return sum(tensor.numel() for tensor in model.state_dict().values())
 

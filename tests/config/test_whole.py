@@ -10,9 +10,12 @@ from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, WhisperModel
 
 from omni.config.check import ConfigError
-from omni.config.trained import Trained, find_checkpoint, load_trained
+from omni.config.trained import Trained, load_trained
 from omni.config.whole import export_whole
 from omni.errors import OmniError
+from omni.export import Export, export
+from omni.model.encoder import RandomWhisperEncoder
+from omni.model.omni import Omni
 from omni.model.pretrained import load_gpt
 
 HEARING = Path("data/hearing")
@@ -21,15 +24,15 @@ QUESTION = "How many beeps are there?"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("export") / "my_model"
-    assert export_whole(find_checkpoint(HEARING), folder) > 35e6
-    return folder
+def shipped() -> Trained:
+    return load_trained(str(HEARING), device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Trained:
-    return load_trained(str(HEARING), device="cpu", precision="fp32")
+def folder(shipped, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "my_model"
+    assert export_whole(shipped.model, shipped.tokenizer, HEARING, folder) > 35e6
+    return folder
 
 
 def test_it_answers_as_the_run_does(folder, shipped, monkeypatch):
@@ -71,16 +74,16 @@ def test_its_card_tells_the_scores_that_lie_beside_the_run(folder):
     assert f"{score:.1%}" in card
 
 
-def test_it_replaces_an_export_and_nothing_else(folder, tmp_path):
+def test_it_replaces_an_export_and_nothing_else(folder, shipped, tmp_path):
     again, other = tmp_path / "again", tmp_path / "other"
     shutil.copytree(folder, again)
     (again / "left.txt").write_text("from before")
-    export_whole(find_checkpoint(HEARING), again)
+    export_whole(shipped.model, shipped.tokenizer, HEARING, again)
     assert not (again / "left.txt").exists()
     other.mkdir()
     (other / "mine.txt").write_text("mine")
     with pytest.raises(OmniError, match="no exported folder"):
-        export_whole(find_checkpoint(HEARING), other)
+        export_whole(shipped.model, shipped.tokenizer, HEARING, other)
     assert [path.name for path in other.iterdir()] == ["mine.txt"]
 
 
@@ -105,12 +108,22 @@ def test_what_is_missing_is_named(folder, tmp_path, file, told):
         load_trained(str(broken), device="cpu")
 
 
-def test_another_encoder_than_whisper_cannot_be_passed_on(tmp_path, monkeypatch):
-    run = tmp_path / "run"
-    shutil.copytree(HEARING, run)
-    cfg = yaml.safe_load((run / "config.yaml").read_text())
-    random = {"_target_": "omni.model.encoder.RandomWhisperEncoder", "width": 512, "n_heads": 8, "depth": 6}
-    cfg["encoder"] = random | {"layers": cfg["encoder"]["layers"]}
-    (run / "config.yaml").write_text(yaml.safe_dump(cfg))
+def test_another_encoder_than_whisper_cannot_be_passed_on(shipped, tmp_path):
+    deaf = Omni(encoder=RandomWhisperEncoder(), projector=shipped.model.projector, backbone=shipped.model.backbone)
     with pytest.raises(ConfigError, match="only Whisper's"):
-        export_whole(find_checkpoint(run), tmp_path / "out")
+        export_whole(deaf, shipped.tokenizer, HEARING, tmp_path / "out")
+
+
+def test_a_folder_of_somebody_else_s_runs_nothing_but_omni(folder, tmp_path):
+    foreign = tmp_path / "foreign"
+    shutil.copytree(folder, foreign)
+    pipeline = yaml.safe_load((foreign / "pipeline.yaml").read_text())
+    pipeline["projector"]["_target_"] = "os.system"
+    (foreign / "pipeline.yaml").write_text(yaml.safe_dump(pipeline))
+    with pytest.raises(ConfigError, match=r"os\.system is none of omni's"):
+        load_trained(str(foreign), device="cpu")
+
+
+def test_the_command_exports_what_hears_whole(tmp_path):
+    export(Export(run=str(HEARING), to=str(tmp_path / "out")))
+    assert {"pipeline.yaml", "encoder", "README.md"} <= {path.name for path in (tmp_path / "out").iterdir()}
