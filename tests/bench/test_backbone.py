@@ -34,6 +34,7 @@ def test_polar_flops_at_depth_6_are_a_hundred_billion():
     assert polar_flops(model) == pytest.approx(102e9, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_command_measures_every_part_and_writes_json(tmp_path):
     line = [sys.executable, "-m", "omni.bench", "backbone", "depth=2", "batch=1", "lengths=8", "out=speed.json"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
