@@ -65,7 +65,9 @@ def export_whole(model: "Omni", tokenizer: "Tokenizer", run: Path, folder: Path)
 
     folder, cfg = folder.resolve(), load(run)
     if not isinstance(model.encoder, WhisperEncoder):
-        raise ConfigError(f"run: {run} hears by a {type(model.encoder).__name__}; only Whisper's weights can be passed on")
+        raise ConfigError(
+            f"run: {run} hears by a {type(model.encoder).__name__}; only Whisper's weights can be passed on"
+        )
     if folder.exists() and not (folder / PIPELINE).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise OmniError(f"{folder}: this is no exported folder, so it is not replaced; choose another")
     nodes = {name: cfg[name] and without(cfg[name], "tokenizer", "init_from") for name in PARTS}
