@@ -42,7 +42,7 @@ model = load_trained("{name}")
 print(model.ask("What do you hear?", "sound.wav"))
 ```
 
-or `python -m omni.serve run={name}`, with [omni](https://pypi.org/project/omni-audio/) installed.
+or `python -m omni.serve run={name}`, with omni installed.
 """
 
 
