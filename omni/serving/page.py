@@ -19,6 +19,22 @@ KEEP = 3600
 DEFAULT_QUESTION = "What is said?"
 CSS = ".message .minimal-audio-player { height: 4rem !important }"
 """A player of one line; Gradio's own takes a third of the page."""
+MICROPHONE = """() => {
+  const tell = (why) => {
+    const line = document.querySelector("#no-microphone") ?? document.createElement("p");
+    Object.assign(line, {id: "no-microphone", role: "alert", textContent: `No microphone: ${why} Or bring a file.`});
+    line.style.cssText = "text-align: center; color: #c23b32; margin: 1rem";
+    document.body.prepend(line);
+  };
+  const media = navigator.mediaDevices;
+  if (!media) return tell("browsers have one for pages at localhost or behind https alone.");
+  const ask = media.getUserMedia.bind(media);
+  media.getUserMedia = (wish) => ask(wish).catch((error) => {
+    tell(`the browser says "${error.message}". Allow it beside the address, and reload.`);
+    throw error;
+  });
+}"""
+"""Gradio tells the console alone when there is none, or its use is denied."""
 
 
 def mount_page(app: FastAPI, assistant: Assistant, *, about: str, key: str | None = None) -> FastAPI:
@@ -33,7 +49,7 @@ def mount_page(app: FastAPI, assistant: Assistant, *, about: str, key: str | Non
     blocks = page(assistant, about)
     # Without it Gradio takes any path on this machine that a client names for one that was uploaded.
     blocks.has_launched = True
-    given = {"auth": auth, "max_file_size": size, "css": CSS, "footer_links": []}
+    given = {"auth": auth, "max_file_size": size, "css": CSS, "js": MICROPHONE, "footer_links": []}
     return gr.mount_gradio_app(app, blocks, path="", **given)
 
 

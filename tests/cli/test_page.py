@@ -27,16 +27,20 @@ def url() -> Iterator[str]:
             process.kill()
 
 
+HEARS = [
+    *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
+    f"--use-file-for-fake-audio-capture={CLIPS / 'high_beeps.wav'}",
+]
+
+
 @pytest.fixture
-def page(url):
-    """The page in a browser whose microphone hears a clip again and again."""
+def page(url, request):
+    """The page in a browser whose microphone hears a clip again and again, or one with other flags."""
     from playwright.sync_api import sync_playwright
 
     if BROWSER is None:
         pytest.fail("this test needs a browser: apt-get install chromium")
-    microphone = CLIPS / "high_beeps.wav"
-    flags = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    flags.append(f"--use-file-for-fake-audio-capture={microphone}")
+    flags = ["--no-sandbox", *getattr(request, "param", HEARS)]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=flags)
         page = browser.new_context(viewport={"width": 1000, "height": 800}).new_page()
@@ -103,3 +107,11 @@ def test_what_cannot_be_heard_is_said_on_the_page(page, tmp_path):
     page.locator("textarea").first.fill(QUESTION)
     page.get_by_test_id("submit-button").click()
     page.get_by_text("is not wav, flac, mp3 or ogg").first.wait_for()
+
+
+@pytest.mark.parametrize(
+    "page", [["--deny-permission-prompts", "--use-fake-device-for-media-stream"], []], indirect=True
+)
+def test_a_microphone_that_is_denied_or_missing_is_said_on_the_page(page):
+    page.get_by_test_id("microphone-button").click()
+    page.get_by_role("alert").filter(has_text="No microphone").wait_for()
