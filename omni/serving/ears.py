@@ -5,6 +5,7 @@ Shape letters: S soft tokens, C backbone width.
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -75,7 +76,7 @@ class Ears:
 
 
 @contextmanager
-def mel_timed(encoder: nn.Module, laps: Laps):
+def mel_timed(encoder: nn.Module, laps: Laps) -> Iterator[None]:
     """A spectrogram is done when the first convolution is given it. (An encoder that hears the waveform itself has
     none, and its time is all the encoder's.)"""
     first = next((module for name, module in encoder.named_modules() if name.endswith("whisper.conv1")), None)

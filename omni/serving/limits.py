@@ -7,7 +7,8 @@ from omni.errors import OmniError
 
 @dataclass
 class Limits:
-    """
+    """What one client, and all together, may have of a server.
+
     Args:
         max_rows: answers written at the same time, in one batch.
         max_waiting: requests that wait for that; more are refused with 503.

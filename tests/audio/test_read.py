@@ -350,3 +350,12 @@ def test_audible():
             check_audible(torch.full((16_000,), level), min_seconds=0.1, what="clip c")
     with pytest.raises(AudioError, match=r"clip d: lasts 0\.000 s"):
         check_audible(torch.zeros(0), min_seconds=0.0, what="clip d")
+
+
+def test_a_small_file_of_very_many_numbers_is_refused_before_it_is_decoded(tmp_path):
+    bomb = tmp_path / "bomb.flac"
+    soundfile.write(bomb, np.zeros((192_000, 8), dtype="int16"), 192_000)  # a second of silence in few bytes
+    assert bomb.stat().st_size < 20_000
+    assert len(read(bomb)) == 16_000
+    with pytest.raises(AudioError, match="8 channels of 192000 Hz"):
+        read(bomb, max_seconds=2)
