@@ -37,7 +37,7 @@ train.main()
 
 
 def process(cwd: Path, *overrides: str) -> subprocess.CompletedProcess:
-    return subprocess.run([*COMMAND, *overrides], cwd=cwd, capture_output=True, text=True, timeout=120)
+    return subprocess.run([*COMMAND, *overrides], cwd=cwd, capture_output=True, text=True, timeout=600)
 
 
 def runs(cwd: Path) -> list[Path]:
