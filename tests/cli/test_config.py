@@ -174,14 +174,17 @@ def test_a_key_renamed_in_a_yaml_fails_the_check(copy, file, old, new, config):
     assert config(copy, "check", "seed=1").returncode == 1
 
 
-def test_a_key_renamed_in_a_schema_fails_the_check(copy):
-    change(copy / "omni/config/schema.py", "warmup_steps: int", "rise_steps: int")
-    change(copy / "omni/config/targets.py", "stack: int", "stacked: int")
-    change(copy / "omni/config/targets.py", "    mode: WandbMode", "    mood: WandbMode")
-    done = process("check", "seed=1", cwd=copy)
-    assert done.returncode == 1
-    for key in ("stage.warmup_steps", "projector.stack", "logger.wandb.mode"):
-        assert f"{key}: unknown key" in done.stderr
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("schema.py", "warmup_steps: int", "rise_steps: int"),
+        ("targets.py", "stack: int", "stacked: int"),
+        ("targets.py", "    mode: WandbMode", "    mood: WandbMode"),
+    ],
+)
+def test_a_key_renamed_in_a_schema_fails_the_check(copy, file, old, new):
+    change(copy / "omni" / "config" / file, old, new)
+    assert process("check", "seed=1", cwd=copy).returncode == 1
 
 
 def test_a_value_that_no_yaml_sets_is_not_taken_for_one_the_user_sets(copy):

@@ -197,7 +197,7 @@ def test_an_encoder_of_ones_own_needs_no_change_to_omni(tmp_path, train):
     folder = tmp_path / "my_conf" / "encoder"
     folder.mkdir(parents=True)
     (folder / "ear.yaml").write_text("_target_: my_ear.Ear\nwidth: 2\n")
-    done = train(tmp_path, *SHORT, "encoder=ear", "--config-dir", "my_conf", "projector.in_dim=2")
+    done = train(tmp_path, *SHORT[1:], "encoder=ear", "--config-dir", "my_conf", "projector.in_dim=2")
     assert done.returncode == 0, done.stderr
     assert told(runs(tmp_path)[0])["encoder"]["source"] == "my own ear"
     assert ["encoder", "6", "frozen"] in [line.split() for line in done.stdout.splitlines()]
@@ -319,7 +319,7 @@ def test_a_class_of_ones_own_that_fails_is_named(tmp_path, train):
     (tmp_path / "mine.py").write_text("class Ear:\n    def __init__(self):\n        raise ValueError('no ear')\n")
     (tmp_path / "conf" / "encoder").mkdir(parents=True)
     (tmp_path / "conf" / "encoder" / "ear.yaml").write_text("_target_: mine.Ear\n")
-    failed = train(tmp_path, *SHORT, "encoder=ear", "--config-dir", "conf", "projector.in_dim=2")
+    failed = train(tmp_path, *SHORT[1:], "encoder=ear", "--config-dir", "conf", "projector.in_dim=2")
     assert failed.returncode == 1
     assert "encoder: mine.Ear failed: ValueError: no ear" in failed.stderr
 
@@ -329,7 +329,7 @@ def test_an_error_in_ones_own_code_names_its_file_and_line(tmp_path, train):
     (tmp_path / "mine.py").write_text(code)
     (tmp_path / "conf" / "encoder").mkdir(parents=True)
     (tmp_path / "conf" / "encoder" / "ear.yaml").write_text("_target_: mine.Ear\n")
-    failed = train(tmp_path, *SHORT, "encoder=ear", "--config-dir", "conf", "projector.in_dim=2")
+    failed = train(tmp_path, *SHORT[1:], "encoder=ear", "--config-dir", "conf", "projector.in_dim=2")
     assert failed.returncode == 1
     assert f"IndexError: list index out of range at {tmp_path / 'mine.py'}:4" in failed.stderr
 
