@@ -79,6 +79,7 @@ def hear(trained: Trained, clips: "CachedClips", asked: Evaluate) -> None:
             "run": f"{folder.parent.name}/{folder.name}",
             "step": step,
             "split": asked.split,
+            "arithmetic": trained.arithmetic,
             **report.figures,
             **of_whisper(clips, said),
             "explained": report.plane.explained.tolist(),
@@ -89,7 +90,7 @@ def hear(trained: Trained, clips: "CachedClips", asked: Evaluate) -> None:
         loudness=(report.loudness.soft, report.loudness.text),
     )
     print(render_short(figures))
-    print(f"\n{', '.join(file.name for file in files)} in {files[0].parent}")
+    print(f"\n{trained.arithmetic}\n{', '.join(file.name for file in files)} in {files[0].parent}")
 
 
 def answer(trained: Trained, clips: "CachedClips", asked: Evaluate) -> None:
@@ -109,6 +110,7 @@ def answer(trained: Trained, clips: "CachedClips", asked: Evaluate) -> None:
     )
     run = trained.checkpoint.resolve().parents[1]
     told = {"run": f"{run.parent.name}/{run.name}", "step": step_of(trained), "split": asked.split}
+    told["arithmetic"] = trained.arithmetic
     if asked.split == "test":
         score = result.figures["matched"]["value"]
         told["uses"] = log_test_use(TEST_USES, run=told["run"], step=told["step"], score=score)
@@ -116,7 +118,7 @@ def answer(trained: Trained, clips: "CachedClips", asked: Evaluate) -> None:
     print(render_answers(figures))
     if asked.split == "test":
         print(f"\nlook {told['uses']} at these questions from here; tune on split=val")
-    print(f"\n{', '.join(file.name for file in files)} in {files[0].parent}")
+    print(f"\n{trained.arithmetic}\n{', '.join(file.name for file in files)} in {files[0].parent}")
 
 
 def step_of(trained: Trained) -> int:
