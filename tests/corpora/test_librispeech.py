@@ -484,6 +484,7 @@ def test_another_archive_put_there_by_hand_is_refused_and_kept(world):
         (ARCHIVES["train-clean-100"][:-200], "cannot be unpacked"),
         (archive({"../../out": b"bad"}), "cannot be unpacked"),
     ],
+    ids=["of another set", "cut short", "reaching out"],
 )
 def test_nothing_is_half_there_after_an_archive_that_cannot_be_used(world, monkeypatch, content, said):
     monkeypatch.setitem(module.SHA256, "train-clean-100", hashlib.sha256(content).hexdigest())
