@@ -75,7 +75,7 @@ class AudioBench(ListedClips):
         if hub not in LIST:
             raise OmniError(f"dataset.hub: {hub!r} is none of {', '.join(LIST)}")
         self.repository = None if repo is None else Repository(hub, repo, revision)
-        self.own = None if path is None else Path(path)
+        self.own = None if path is None else Path(path).expanduser()
         self.folder = Path(folder) / self.name()
         self.manifest = self.folder / "manifest.jsonl"
         super().__init__(

@@ -75,7 +75,8 @@ class HubSpeech(ListedClips):
         if hub not in LIST:
             raise OmniError(f"dataset.hub: {hub!r} is none of {', '.join(LIST)}")
         self.repository = None if repo is None else Repository(hub, repo, revision)
-        self.folder = Path(folder) / (repo.replace("/", "--") if repo else name_of(Path(path), Path(folder)))
+        self.own = Path(path or "").expanduser()
+        self.folder = Path(folder) / (repo.replace("/", "--") if repo else name_of(self.own, Path(folder)))
         self.manifest, self.record = self.folder / "manifest.jsonl", self.folder / "made_from.json"
         self.splits = {"train": train, "val": val, "test": test}
         self.columns = Columns(audio=audio_column, text=text_column)
@@ -144,7 +145,7 @@ class HubSpeech(ListedClips):
     def gather(self, report: Report) -> Gathered:
         """Find the tables and sounds that are wanted, and fetch them if need be. Raises OmniError."""
         listed = {file.path: file for file in self.repository.files()} if self.repository else {}
-        source = self.folder / "source" / self.repository.version if self.repository else Path(self.keys["path"])
+        source = self.folder / "source" / self.repository.version if self.repository else self.own
         if not self.repository and not source.exists():
             raise OmniError(f"dataset.path: {source} is not there")
         names = listed or ([source.name] if source.is_file() else files_in(source))

@@ -66,7 +66,7 @@ class LabelledClips(ListedClips):
     """Such a path."""
 
     def __init__(self, *, folder: str, split: str = "train", max_seconds: float = 30.0):
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         self.manifest = self.folder / f"{self.asked}.jsonl"
         super().__init__(
             lambda: select_split(self.listed(), split), source=self.manifest, min_seconds=0.1, max_seconds=max_seconds

@@ -59,7 +59,7 @@ class LibriSpeech(ListedClips):
         max_seconds: float = 36.0,
         mirror: str = "https://www.openslr.org/resources/12",
     ):
-        self.folder, self.split, self.mirror = Path(folder), split, mirror
+        self.folder, self.split, self.mirror = Path(folder).expanduser(), split, mirror
         self.splits = {"train": list(train), "val": list(val), "test": list(test)}
         for key, parts in self.splits.items():
             for part in parts:
