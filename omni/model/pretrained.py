@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -168,13 +169,33 @@ def export_gpt(source: Path, folder: Path) -> int:
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    """The GPT's tensors under their own names; a checkpoint's projector is left out."""
+    """The GPT's tensors under their own names, those of adapters apart; a checkpoint's projector is left out, and a
+    language model that it does not hold (see `omni.config.slim`) is read from where its run started."""
     try:
         state = load_file(file)
     except (OSError, SafetensorError) as error:
         raise BackboneError(f"{file}: the weights cannot be read ({error})") from None
     own = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
+    if file.parent.parent.name == "checkpoints" and all(map(in_adapter, own)):
+        adapted = {name.partition(".lora_")[0] for name in own}
+        for name, tensor in read_weights(_base_of_run(file)).state.items():
+            layer = name.removesuffix(".weight")
+            own[f"{layer}.base_layer.weight" if layer in adapted else name] = tensor.float()
     return own or state
+
+
+def _base_of_run(file: Path) -> Path:
+    """Where the language model lies that a checkpoint is without."""
+    config = _config_of_run(file)
+    try:
+        source = yaml.safe_load(config.read_bytes())["backbone"]["init_from"]
+        if find_weights(Path(source).expanduser())[1].resolve() == file.resolve():
+            raise ValueError("it names itself")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise BackboneError(
+            f"{file}: holds no language model, and backbone.init_from in {config} does not say where it is ({error})"
+        ) from None
+    return Path(source)
 
 
 def _sizes_file(file: Path) -> Path | None:
@@ -186,10 +207,10 @@ def _sizes_file(file: Path) -> Path | None:
 
 
 def _config_of_run(file: Path) -> Path:
-    """What tells the settings of a run's adapters."""
+    """The configuration of the run that a checkpoint is of."""
     told = _sizes_file(file)
     if told is None or told.name != RUN_CONFIG:
-        raise AdapterError(f"{file}: these weights are not a run's, whose {RUN_CONFIG} would tell of its adapters")
+        raise AdapterError(f"{file}: these weights are not a run's, whose {RUN_CONFIG} would tell how it was trained")
     return told
 
 
