@@ -61,19 +61,19 @@ def read_weights(source: Path) -> Weights:
     Raises:
         BackboneError: nothing to read there, or a file is damaged or contradicts another.
     """
-    source = source.expanduser()
+    source, base = source.expanduser(), None
     kind, file = find_weights(source)
     if kind == "nanochat":
         state, sizes = read_checkpoint(file)
     else:
-        state, told = _read_safetensors(file), _sizes_file(file)
+        (state, base), told = _read_safetensors(file), _sizes_file(file)
         if any(map(in_adapter, state)):
             state = merge_state(state, read_settings(_config_of_run(file))["alpha"])
         sizes = read_sizes(told) if told else {}
         if sizes:
             check_sizes(sizes, state, told)
     try:
-        tokenizer = str(find_file(source))
+        tokenizer = base.tokenizer if base else str(find_file(source))
     except TokenizerError:  # where omni tells sizes it keeps every tokenizer but that of bytes
         tokenizer = BYTES if kind == "omni" and sizes else None
     return Weights(kind, file, state, sizes, tokenizer)
@@ -134,7 +134,7 @@ def load_adapted(source: Path) -> GPT:
         raise BackboneError(f"{weights.file}: nothing beside it tells the model's sizes")
     model = GPT(**weights.sizes)
     add_lora(model, **settings)
-    fill(model, _read_safetensors(weights.file), weights.file)
+    fill(model, _read_safetensors(weights.file)[0], weights.file)
     return model
 
 
@@ -168,20 +168,22 @@ def export_gpt(source: Path, folder: Path) -> int:
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    """The GPT's tensors under their own names, those of adapters apart; a checkpoint's projector is left out, and a
-    language model that it does not hold (see `omni.config.slim`) is read from where its run started."""
+def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], Weights | None]:
+    """The GPT's tensors under their own names, those of adapters apart; a checkpoint's projector is left out. Where one
+    holds no language model (see `omni.config.slim`), also the one its run started from, whose tensors they then are."""
     try:
         state = load_file(file)
     except (OSError, SafetensorError) as error:
         raise BackboneError(f"{file}: the weights cannot be read ({error})") from None
     own = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
-    if file.parent.parent.name == "checkpoints" and all(map(in_adapter, own)):
-        adapted = {name.partition(".lora_")[0] for name in own}
-        for name, tensor in read_weights(_base_of_run(file)).state.items():
-            layer = name.removesuffix(".weight")
-            own[f"{layer}.base_layer.weight" if layer in adapted else name] = tensor.float()
-    return own or state
+    whole = "transformer.wte.weight" in state or not all(map(in_adapter, own))
+    if whole or file.parent.parent.name != "checkpoints":
+        return own or state, None
+    base, adapted = read_weights(_base_of_run(file)), {name.partition(".lora_")[0] for name in own}
+    for name, tensor in base.state.items():
+        layer = name.removesuffix(".weight")
+        own[f"{layer}.base_layer.weight" if layer in adapted else name] = tensor.float()
+    return own, base
 
 
 def _base_of_run(file: Path) -> Path:
