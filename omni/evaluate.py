@@ -12,7 +12,7 @@ RUN/hearing or RUN/audiobench_mini; that of a checkpoint that was named into a f
 is 0 either way: a verdict is no failure, and what a run must reach is for its stage's gate to say.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from omni.config.schema import Device, Precision
 from omni.config.trained import Trained, held_out_clips, load_trained, question_clips, trained_questions
 from omni.record.audiobench import log_test_use, write_audiobench
 from omni.record.audiobench_text import render_short as render_answers
+from omni.record.folder import refuse_links
 from omni.record.hearing import read_looks, write_hearing
 from omni.record.hearing_text import render_short
 from omni.record.metrics import NAME
@@ -49,6 +50,7 @@ class Evaluate:
     split: str = "test"
     device: Device = Device.auto
     precision: Precision = Precision.auto
+    trust: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -58,7 +60,9 @@ def main() -> None:
 
 def evaluate(asked: Evaluate) -> None:
     """Run a suite on a run, print and write what it finds."""
-    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name)
+    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name, trust=asked.trust)
+    if trained.checkpoint is not None:
+        refuse_links(trained.checkpoint.parents[1])
     clips = (question_clips if asked.suite is Suite.audiobench_mini else held_out_clips)(trained, asked.split)
     for _ in clips.encode_ahead():
         pass

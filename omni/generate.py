@@ -35,6 +35,7 @@ class Generate:
     seed: int = 0
     device: Device = Device.auto
     precision: Precision = Precision.auto
+    trust: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
 
 def generate(asked: Generate) -> None:
     """Print what the model says as it comes; several samples one after another when all are done."""
-    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name)
+    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name, trust=asked.trust)
     from omni.generation.engine import Engine
     from omni.generation.sampling import Settings
 

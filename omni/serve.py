@@ -13,7 +13,7 @@ max_seconds. Needs pip install 'omni-audio[serve]'.
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -37,6 +37,7 @@ class Serve(Limits):
     page: bool = True
     device: Device = Device.auto
     precision: Precision = Precision.auto
+    trust: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def serve(asked: Serve) -> None:
     except ImportError as error:
         raise ConfigError(f"omni.serve: {error}; pip install 'omni-audio[serve]'") from error
     listening = open_socket(asked.host, asked.port)
-    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name)
+    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name, trust=asked.trust)
     check_talks(trained)
     from omni.serving.api import create_app
     from omni.serving.assistant import Assistant

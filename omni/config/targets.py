@@ -5,7 +5,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from omni.config.dataset_targets import DATASETS
+from omni.config.dataset_targets import DATASETS, AugmentedClips
 
 
 class EncoderPrecision(Enum):
@@ -185,24 +185,17 @@ class WandbLogger:
     mode: WandbMode = WandbMode.auto
 
 
-TARGETS = {
-    schema._target_: schema
-    for schema in (
-        WhisperEncoder,
-        RandomWhisperEncoder,
-        SelfSupervisedEncoder,
-        OneLayer,
-        WeightedSum,
-        TokenWeights,
-        LayerConv,
-        PartStatistics,
-        StackMLP,
-        Conv,
-        GPT,
-        AdamW,
-        MuonAdamW,
-        CsvLogger,
-        WandbLogger,
-        *DATASETS,
-    )
+KINDS = {
+    "encoder": (WhisperEncoder, RandomWhisperEncoder, SelfSupervisedEncoder),
+    "mixer": (OneLayer, WeightedSum, TokenWeights, LayerConv),
+    "texture": (PartStatistics,),
+    "projector": (StackMLP, Conv),
+    "backbone": (GPT,),
+    "dataset": DATASETS,
+    "augment": (AugmentedClips,),
+    "optimizer": (AdamW, MuonAdamW),
+    "logger": (CsvLogger, WandbLogger),
 }
+"""What each group may be."""
+
+TARGETS = {schema._target_: schema for schemas in KINDS.values() for schema in schemas}

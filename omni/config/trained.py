@@ -33,12 +33,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """The pipeline in eval mode, its tokenizer, and where they come from: of a run, its checkpoint."""
+    """The pipeline in eval mode, its tokenizer, and where they come from: of a run, its checkpoint. trust: as it was
+    given to `load_trained`."""
 
     source: str
     model: "Omni"
     tokenizer: "Tokenizer"
     checkpoint: Path | None = None
+    trust: "str | Sequence[str]" = ()
 
     @property
     def arithmetic(self) -> str:
@@ -83,17 +85,20 @@ class Trained:
         return soft[0, : lengths[0]]
 
 
-def load_trained(source: str, *, device: str = "auto", precision: str = "auto") -> Trained:
-    """A model that somebody trained.
+def load_trained(
+    source: str, *, device: str = "auto", precision: str = "auto", trust: "str | Sequence[str]" = ()
+) -> Trained:
+    """A model that somebody trained. No code of theirs runs.
 
     Args:
         source: a run (its newest checkpoint) or one of its checkpoints, or a folder that was exported of one, with all
             parts; or a language model alone: an exported folder, nanochat's base directory, or one of nanochat's
             `model_*.pt`.
         precision: of all parts, whatever they were trained in.
+        trust: modules of your own whose classes it may be built of, besides omni's.
 
     Raises:
-        ConfigError: a run that cannot be built here.
+        ConfigError: a run that cannot be built here, or of classes that are not omni's and not in `trust`.
         OmniError: nothing to load there, or something damaged.
     """
     import_torch()
@@ -104,16 +109,16 @@ def load_trained(source: str, *, device: str = "auto", precision: str = "auto") 
     path, on = Path(source).expanduser(), pick_device(device)
     dtype = pick_dtype(precision, on)
     if checkpoint := find_checkpoint(path):
-        model, tokenizer = load_run(checkpoint, dtype, on)
+        model, tokenizer = load_run(checkpoint, dtype, on, trust)
         if has_lora(model.backbone):  # beside its matrices they would cost time with every token
             model.backbone = merge_lora(model.backbone)
     elif (path / PIPELINE).is_file():
-        model, tokenizer = load_whole(path, dtype, on)
+        model, tokenizer = load_whole(path, dtype, on, trust)
     else:
         backbone, tokenizer = load_gpt(path, dtype)
         model = Omni(encoder=None, projector=None, backbone=backbone).to(on)
     model.backbone.to(dtype)  # nothing trains any more, so nothing needs fp32 masters
-    return Trained(source, model.eval(), tokenizer, checkpoint)
+    return Trained(source, model.eval(), tokenizer, checkpoint, trust)
 
 
 def held_out_clips(trained: Trained, split: str) -> "CachedClips":
@@ -170,7 +175,7 @@ def own_data(trained: Trained) -> "tuple[DictConfig, Clips]":
     """The configuration and the data set of a run. Raises ConfigError as `held_out_clips`."""
     if trained.checkpoint is None or trained.model.encoder is None:
         raise ConfigError(f"run: {trained.source} is of text alone and has no ears; give a run that was taught to hear")
-    cfg = load(trained.checkpoint.parents[1])
+    cfg = load(trained.checkpoint.parents[1], trained.trust)
     if cfg.features is None:
         raise ConfigError(f"run: {trained.source} kept no encoder states on disk; train it with features=data/features")
     return cfg, make(cfg.dataset, "dataset")
@@ -194,13 +199,15 @@ def find_checkpoint(path: Path) -> Path | None:
     return found[-1]
 
 
-def load_run(checkpoint: Path, dtype: "torch.dtype", device: "torch.device") -> tuple["Omni", "Tokenizer"]:
+def load_run(
+    checkpoint: Path, dtype: "torch.dtype", device: "torch.device", trust: "str | Sequence[str]" = ()
+) -> tuple["Omni", "Tokenizer"]:
     """The whole pipeline of a run, as it was at a checkpoint."""
     from omni.model.init_from import load_backbone
     from omni.training.checkpoint import holds_base, load_weights
 
     run = checkpoint.parents[1]
-    named = load(run)
+    named = load(run, trust)
     cfg = self_contained(named, run)
     check(cfg)
     model = build_model(cfg, dtype, device, trained=True)

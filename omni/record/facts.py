@@ -83,7 +83,8 @@ def arithmetic(model: "Omni", device: "torch.device", precision: str | None = No
 
 
 def tell_skipped(run: Run, skipped: Mapping[str, str]) -> None:
-    """Each thing of the data set that could not be read, once, as soon as it is met; run.json has them all."""
+    """Each thing of the data set that could not be read, once, as soon as it is met. run.json has them all, from when
+    it is written next: a damaged file may bring one with every step."""
     known = run.data.get("skipped", {})
     if skipped.items() <= known.items():
         return
@@ -92,7 +93,7 @@ def tell_skipped(run: Run, skipped: Mapping[str, str]) -> None:
         log.warning("dataset: left out %s: %s", name, fresh[name])
     if len(known) < SKIPPED_TOLD < len(known) + len(fresh):
         log.warning("dataset: more is left out; run.json has the list")
-    run.update(skipped=known | dict(skipped))
+    run.note(skipped=known | dict(skipped))
 
 
 def tell_throughput(run: Run, trainer: "Trainer", sizes: "Sizes", dtype: "torch.dtype") -> None:
