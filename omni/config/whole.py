@@ -20,7 +20,6 @@ from omni.config.build import build_model
 from omni.config.check import ConfigError
 from omni.config.make import without
 from omni.config.render import load
-from omni.config.slim import halved
 from omni.errors import OmniError
 from omni.record.card import card
 
@@ -59,6 +58,7 @@ def export_whole(model: "Omni", tokenizer: "Tokenizer", run: Path, folder: Path)
     """
     from safetensors.torch import save_file
 
+    from omni.config.slim import halved
     from omni.model.encoder import WhisperEncoder
     from omni.model.layout import CONFIG, MODEL
     from omni.training.checkpoint import learned_state
