@@ -12,16 +12,27 @@ RUN/hearing or RUN/audiobench_mini; that of a checkpoint that was named into a f
 is 0 either way: a verdict is no failure, and what a run must reach is for its stage's gate to say.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from omni.config.arguments import run
+from omni.config.check import ConfigError, components
+from omni.config.paths import conf_dir
+from omni.config.render import load
 from omni.config.schema import Device, Precision
-from omni.config.trained import Trained, held_out_clips, load_trained, question_clips, trained_questions
+from omni.config.trained import (
+    Trained,
+    find_checkpoint,
+    held_out_clips,
+    load_trained,
+    question_clips,
+    trained_questions,
+)
 from omni.record.audiobench import log_test_use, write_audiobench
 from omni.record.audiobench_text import render_short as render_answers
 from omni.record.folder import refuse_links
@@ -60,6 +71,8 @@ def main() -> None:
 
 def evaluate(asked: Evaluate) -> None:
     """Run a suite on a run, print and write what it finds."""
+    if asked.suite is Suite.hearing or asked.split != "test":
+        check_data(asked.run, asked.trust)
     trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name, trust=asked.trust)
     if trained.checkpoint is not None:
         refuse_links(trained.checkpoint.parents[1])
@@ -67,6 +80,25 @@ def evaluate(asked: Evaluate) -> None:
     for _ in clips.encode_ahead():
         pass
     (answer if asked.suite is Suite.audiobench_mini else hear)(trained, clips, asked)
+
+
+def check_data(source: str, trust: Sequence[str]) -> None:
+    """Raise ConfigError where nothing is here of the data that a run was trained on; without torch, whose import takes
+    seconds. (Of several parts, one may be enough.)"""
+    if (checkpoint := find_checkpoint(Path(source).expanduser())) is None:
+        return
+    nodes = [(key, node) for key, node in components(load(checkpoint.parents[1], trust)) if key.startswith("dataset")]
+    places = {key: place for key, node in nodes if (place := node.get("path") or node.get("folder"))}
+    if any(Path(place).expanduser().exists() for place in places.values()):
+        return
+    options = {OmegaConf.load(file).get("_target_"): file.stem for file in (conf_dir() / "dataset").glob("*.yaml")}
+    lines = [
+        f"{key}: {places[key]} is not in {Path.cwd()}; `python -m omni.prepare dataset={options[node._target_]}` gets it"
+        for key, node in nodes
+        if key in places and node._target_ in options
+    ]
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
 def hear(trained: Trained, clips: "CachedClips", asked: Evaluate) -> None:

@@ -101,14 +101,17 @@ def load_trained(
         ConfigError: a run that cannot be built here, or of classes that are not omni's and not in `trust`.
         OmniError: nothing to load there, or something damaged.
     """
-    import_torch()
+    path = Path(source).expanduser()
+    if checkpoint := find_checkpoint(path):
+        check_base(checkpoint, trust)
+    import_torch()  # it takes seconds, so what is missing is said before
     from omni.model.lora import has_lora, merge_lora
     from omni.model.omni import Omni
     from omni.model.pretrained import load_gpt
 
-    path, on = Path(source).expanduser(), pick_device(device)
+    on = pick_device(device)
     dtype = pick_dtype(precision, on)
-    if checkpoint := find_checkpoint(path):
+    if checkpoint:
         model, tokenizer = load_run(checkpoint, dtype, on, trust)
         if has_lora(model.backbone):  # beside its matrices they would cost time with every token
             model.backbone = merge_lora(model.backbone)
@@ -187,9 +190,14 @@ def clips_of(trained: Trained, cfg: "DictConfig", dataset: "Clips", only: "Calla
 
 
 def find_checkpoint(path: Path) -> Path | None:
-    """The checkpoint that a path means if it is a run or in one. Raises OmniError for a run that has none yet."""
+    """The checkpoint that a path means if it is a run or in one. Raises OmniError where nothing is, and for a run that
+    has none yet."""
     from omni.model.layout import list_checkpoints
 
+    if not path.exists():
+        raise OmniError(
+            f"{path}: no weights there, it does not exist; give an omni run or checkpoint, or an exported folder"
+        )
     if path.parent.name == "checkpoints" and (path.parents[1] / "config.yaml").is_file():
         return path
     if not (path / "config.yaml").is_file():
@@ -199,12 +207,26 @@ def find_checkpoint(path: Path) -> Path | None:
     return found[-1]
 
 
+def check_base(checkpoint: Path, trust: "str | Sequence[str]" = ()) -> None:
+    """Raise ConfigError for a checkpoint without its language model where that is not here either."""
+    from omni.model.layout import holds_base
+
+    run = checkpoint.parents[1]
+    source = load(run, trust).backbone.get("init_from")
+    if source and not Path(source).expanduser().exists() and not holds_base(checkpoint):
+        raise ConfigError(
+            f"backbone.init_from: {run} is without its language model, which is {source}, and that is not in "
+            f"{Path.cwd()}; go where it is, as data/starter is in a checkout of omni, or copy it here"
+        )
+
+
 def load_run(
     checkpoint: Path, dtype: "torch.dtype", device: "torch.device", trust: "str | Sequence[str]" = ()
 ) -> tuple["Omni", "Tokenizer"]:
     """The whole pipeline of a run, as it was at a checkpoint."""
     from omni.model.init_from import load_backbone
-    from omni.training.checkpoint import holds_base, load_weights
+    from omni.model.layout import holds_base
+    from omni.training.checkpoint import load_weights
 
     run = checkpoint.parents[1]
     named = load(run, trust)

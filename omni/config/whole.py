@@ -21,7 +21,6 @@ from omni.config.build import build_model
 from omni.config.check import ConfigError
 from omni.config.make import without
 from omni.config.render import load
-from omni.config.slim import halved
 from omni.config.trust import check_saved
 from omni.errors import OmniError
 from omni.record.card import card
@@ -64,6 +63,7 @@ def export_whole(
     """
     from safetensors.torch import save_file
 
+    from omni.config.slim import halved
     from omni.model.encoder import WhisperEncoder
     from omni.model.layout import CONFIG, MODEL
     from omni.training.checkpoint import learned_state
