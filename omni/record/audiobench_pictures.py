@@ -1,11 +1,11 @@
-"""The pictures of the AudioBench-style synthetic mini: right answers by category, and which were taken for which."""
+"""The pictures of a score on questions with choices: right answers by category, and which were taken for which."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omni.atomic import replacing
-from omni.record.audiobench_text import CHANCE, CONTROLS, NAME
+from omni.record.audiobench_text import CONTROLS
 from omni.record.hearing_text import percent
 from omni.record.style import BLUE, DPI, FAINT, GREEN, INK, ORANGE, PINK, PURPLE, RED, TEAL, tidy
 
@@ -38,18 +38,20 @@ def canvas(inches: tuple[float, float], title: str, note: str, *, left: float, t
 def draw_categories(figures: Mapping[str, Any], png: Path) -> None:
     """A bar for each category and for all, with its 95 % interval, and the controls beside it."""
     rows = {"all": figures, **figures["categories"]}
-    note = "bar: with its own sound, and its 95 % interval; beside it the controls; dashed: chance, 25 %"
-    figure = canvas(INCHES, f"{NAME}: right answers", note, left=LEFT, top=TOP)
+    note = "bar: with its own sound, and its 95 % interval; beside it the controls; dashed: chance"
+    if len({row["chance"] for row in rows.values()}) == 1:
+        note += f", {100 * figures['chance']:.0f} %"
+    figure = canvas(INCHES, f"{figures['name']}: right answers", note, left=LEFT, top=TOP)
     axes = figure.subplots(1, 1, gridspec_kw={"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM})
     for place, row in enumerate(rows.values()):
         own = row["matched"]
         axes.bar(place - 0.19, own["value"], width=0.36, color=ORANGE if place == 0 else PALE, zorder=2)
         axes.plot([place - 0.19] * 2, [own["low"], own["high"]], color=INK, lw=1.3, zorder=3)
+        axes.plot([place - 0.55, place + 0.55], [row["chance"]] * 2, color=RED, lw=1.1, ls=(0, (4, 3)), zorder=2.5)
         for number, (name, color) in enumerate(COLORS.items()):
             if (value := row["controls"][name]) is not None:
                 axes.plot(place + 0.07 + 0.085 * number, value, MARKS[name], color=color, ms=5, mew=0, zorder=4)
     tidy(axes)
-    axes.axhline(CHANCE, color=RED, lw=1.1, ls=(0, (4, 3)), zorder=2.5)
     axes.set_ylim(0, 1)
     axes.set_xlim(-0.55, len(rows) - 0.45)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
@@ -73,12 +75,13 @@ def _name_controls(figure: Any, figures: Mapping[str, Any]) -> None:
     figure.legend(handles=handles, **style)
 
 
-def draw_confusions(confusions: Mapping[str, Mapping[str, Any]], png: Path) -> None:
+def draw_confusions(figures: Mapping[str, Any], png: Path) -> None:
     """A square for each category: rows are what was right, columns what was answered; the darker, the more often."""
+    confusions = {name: found["confusion"] for name, found in figures["categories"].items()}
     down = -(-len(confusions) // ACROSS)
     inches = (10.4, 0.75 + 2.6 * down)
     note = "rows: what was right; columns: what was answered; green: where the two are one"
-    figure = canvas(inches, f"{NAME}: what was taken for what", note, left=0.045, top=1)
+    figure = canvas(inches, f"{figures['name']}: what was taken for what", note, left=0.045, top=1)
     margins = {"left": 0.085, "right": 0.985, "top": 1 - 1.12 / inches[1], "bottom": 0.62 / inches[1]}
     grid = figure.subplots(down, ACROSS, squeeze=False, gridspec_kw={**margins, "wspace": 0.62, "hspace": 0.62})
     for axes in grid.flat[len(confusions) :]:
