@@ -127,25 +127,22 @@ def hear(trained: Trained, clips: "CachedClips", asked: Evaluate, split: str) ->
     examples = [clips[i] for i in range(len(clips))]
     report = hearing_report(trained.model, examples, trained.tokenizer)
     said = [clips.dataset.clips[i].text for i in clips.clips]
-    folder, step = folder_of(trained), step_of(trained)
+    step = step_of(trained)
     figures, files = write_hearing(
         results(trained, asked),
         {
-            "run": f"{folder.parent.name}/{folder.name}",
-            "step": step,
-            "split": split,
-            "left_out": len(clips.skipped),
+            **source_of(trained, clips, split),
             **report.figures,
             **of_whisper(clips, said),
             "explained": report.plane.explained.tolist(),
         },
         [{"id": e.id, "said": s, "heard": h} for e, s, h in zip(examples, said, report.heard, strict=True)],
-        looks={} if step is None else read_looks(folder / NAME, until=step),
+        looks={} if step is None else read_looks(folder_of(trained) / NAME, until=step),
         plane=(report.plane.soft, report.plane.text),
         loudness=(report.loudness.soft, report.loudness.text),
     )
     print(render_short(figures))
-    print(f"\n{', '.join(file.name for file in files)} in {files[0].parent}")
+    print(f"\n{trained.arithmetic}\n{', '.join(file.name for file in files)} in {files[0].parent}")
 
 
 def answer(trained: Trained, clips: "CachedClips", asked: Evaluate, split: str) -> None:
@@ -176,10 +173,7 @@ def answer(trained: Trained, clips: "CachedClips", asked: Evaluate, split: str) 
         training=[] if asked.dataset else trained_questions(trained),
         sounds=[clips.keys[clip] for clip in clips.clips],
     )
-    folder = folder_of(trained)
-    told = {"run": f"{folder.parent.name}/{folder.name}", "step": step_of(trained), "split": split}
-    told["left_out"] = len(clips.skipped)
-    counted = mini and split == "test"
+    told, counted = source_of(trained, clips, split), mini and split == "test"
     if counted:
         score = result.figures["matched"]["value"]
         told["uses"] = log_test_use(TEST_USES, run=told["run"], step=told["step"], score=score)
@@ -190,7 +184,7 @@ def answer(trained: Trained, clips: "CachedClips", asked: Evaluate, split: str) 
     print(render_answers(figures))
     if counted:
         print(f"\nlook {told['uses']} at these questions from here; tune on split=val")
-    print(f"\n{', '.join(file.name for file in files)} in {files[0].parent}")
+    print(f"\n{trained.arithmetic}\n{', '.join(file.name for file in files)} in {files[0].parent}")
 
 
 def listen(clips: "CachedClips", refusal: Callable[[int], str | None]) -> None:
@@ -205,6 +199,13 @@ def listen(clips: "CachedClips", refusal: Callable[[int], str | None]) -> None:
     if not clips.clips:
         shown = "".join(f"\n  {reason}" for reason in list(clips.skipped.values())[:SKIPPED_TOLD])
         raise OmniError(f"dataset: none of its {len(clips.skipped):,} clips can be asked about:{shown}")
+
+
+def source_of(trained: Trained, clips: "CachedClips", split: str) -> dict[str, Any]:
+    """What is asked, about what, in which arithmetic."""
+    folder = folder_of(trained)
+    told = {"run": f"{folder.parent.name}/{folder.name}", "step": step_of(trained), "split": split}
+    return told | {"arithmetic": trained.arithmetic, "left_out": len(clips.skipped)}
 
 
 def folder_of(trained: Trained) -> Path:

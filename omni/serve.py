@@ -67,6 +67,7 @@ def serve(asked: Serve) -> None:
 
         app = mount_page(app, assistant, about=about(trained), key=key)
     host = f"[{asked.host}]" if ":" in asked.host else asked.host
+    logging.info(trained.arithmetic)
     print(f"{trained.source} at http://{host}:{listening.getsockname()[1]}", flush=True)
     serve_on(listening, app, assistant)
 

@@ -16,6 +16,7 @@ from omni.config.render import load, self_contained
 from omni.config.whole import PIPELINE, load_whole
 from omni.data.manifest import NoSplitError
 from omni.errors import OmniError
+from omni.record.facts import arithmetic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +41,11 @@ class Trained:
     model: "Omni"
     tokenizer: "Tokenizer"
     checkpoint: Path | None = None
+
+    @property
+    def arithmetic(self) -> str:
+        """In words: where it computes, and in what."""
+        return arithmetic(self.model, self.model.backbone.lm_head.weight.device)
 
     def ask(self, question: str, *sounds: str, max_tokens: int = 128) -> str:
         """The likeliest answer to a question about some sound files, or none. Raises as `hear`."""
@@ -86,6 +92,7 @@ def load_trained(source: str, *, device: str = "auto", precision: str = "auto") 
         source: a run (its newest checkpoint) or one of its checkpoints, or a folder that was exported of one, with all
             parts; or a language model alone: an exported folder, nanochat's base directory, or one of nanochat's
             `model_*.pt`.
+        precision: of all parts, whatever they were trained in.
 
     Raises:
         ConfigError: a run that cannot be built here.
@@ -243,7 +250,7 @@ def load_run(checkpoint: Path, dtype: "torch.dtype", device: "torch.device") -> 
     named = load(run)
     cfg = self_contained(named, run)
     check(cfg)
-    model = build_model(cfg, dtype, device)
+    model = build_model(cfg, dtype, device, trained=True)
     if not holds_base(checkpoint):
         load_backbone(model.backbone, Path(named.backbone.init_from), build_tokenizer(named))
     adapt(model, cfg)

@@ -86,7 +86,8 @@ def export_whole(model: "Omni", tokenizer: "Tokenizer", run: Path, folder: Path)
 
 
 def save_whisper(encoder: "FrozenWhisper", folder: Path) -> None:
-    """The encoder alone, in transformers' layout, in the type that its numbers have."""
+    """The encoder alone, in transformers' layout; in 16 bits a number where that loses nothing, as in OpenAI's own."""
+    import torch
     from safetensors.torch import save_file
     from transformers import WhisperFeatureExtractor
 
@@ -94,6 +95,8 @@ def save_whisper(encoder: "FrozenWhisper", folder: Path) -> None:
 
     encoder.whisper.config.save_pretrained(folder)
     state = {f"encoder.{name}": tensor.contiguous() for name, tensor in encoder.whisper.state_dict().items()}
+    if all(torch.equal(tensor.half().float(), tensor) for tensor in state.values()):
+        state = {name: tensor.half() for name, tensor in state.items()}
     with replacing(folder / MODEL) as temporary:
         save_file(state, temporary)
     shutil.copymode(folder / CONFIG, folder / MODEL)
@@ -122,6 +125,6 @@ def load_whole(folder: Path, dtype: "torch.dtype", device: "torch.device") -> "t
         raise ConfigError(
             f"{folder / PIPELINE}: {', '.join(foreign)} is none of omni's own classes, so it is not built"
         )
-    model = build_model(DictConfig(cfg), dtype, device)
+    model = build_model(DictConfig(cfg), dtype, device, trained=True)
     load_weights(folder, model)
     return model, load_tokenizer(str(folder) if (folder / TOKENIZER).is_file() else BYTES)

@@ -83,7 +83,6 @@ def test_there_are_the_options_the_readme_speaks_of():
         "augment=speech",
         "stage=w2_align",
         "projector=stack4_mlp",
-        "encoder=whisper_base_bf16",
         "dataset=text",
         "dataset=debian_text",
         "dataset=climbmix",
