@@ -17,7 +17,6 @@ import pytest
 PYTHON = Path(__file__).parent / "python"
 
 
-
 def pytest_configure(config: pytest.Config) -> None:
     """Commands that tests start by `sys.executable` are forked, where the system can: see tests/python."""
     if hasattr(os, "pidfd_open") and "OMNI_TESTS_SOCKET" not in os.environ:
