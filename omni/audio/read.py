@@ -38,6 +38,7 @@ SOURCE_RATES = (1_000, 768_000)  # Hz; a header outside this range is damaged
 MOST_NUMBERS = 8 * 48_000
 """A second in all channels; a flac of silence that has a thousand times its size in numbers is no recording."""
 
+MOST_PARTS = 1_000  # recordings in one file; of a few bytes each, millions would fit
 UNKNOWN_FRAMES = 2**40  # libsndfile reports 2**63 - 1 frames for a header that leaves its length open
 STREAMED_WAV = 0x7FFF_F000  # a recorder writing to a pipe cannot know its size and puts this or more
 
@@ -209,6 +210,8 @@ def _decode(source: BinaryIO, max_seconds: float | None) -> tuple[np.ndarray, in
     source = _with_size(source)
     starts, promised, counted = _survey(source)
     size = source.seek(0, io.SEEK_END)
+    if len(starts) > MOST_PARTS:
+        raise AudioError(f"is {len(starts):,} recordings one after another, the limit is {MOST_PARTS:,}. Split it.")
     if len(starts) > 1:
         parts, kinds, frames = [], set(), 0
         for start, end in pairwise([*starts, size]):
@@ -358,10 +361,14 @@ def _survey(source: BinaryIO) -> tuple[list[int], int, bool]:
 
 
 def _riff(source: BinaryIO) -> tuple[list[int], int]:
-    source.seek(4)
-    end = 8 + int.from_bytes(source.read(4), "little")
-    source.seek(end + end % 2)
-    starts = [0, end + end % 2] if source.read(4) == b"RIFF" else [0]
+    starts, end, head = [], 0, b"RIFF"
+    while head[:4] == b"RIFF":
+        starts.append(end)
+        source.seek(end)
+        end += 8 + int.from_bytes(source.read(8)[4:], "little")
+        end += end % 2
+        source.seek(end)
+        head = source.read(4)
     source.seek(12)
     while len(chunk := source.read(8)) == 8:
         kind, size = struct.unpack("<4sI", chunk)
@@ -435,10 +442,13 @@ def _mpeg(source: BinaryIO) -> tuple[list[int], int, bool]:
         if xing and not frames:
             counted = int.from_bytes(xing[1])
         tagged, frames, end = tag, frames + (not tag), end + size
-    if frames and not counted and head.strip(b"\0") and not head.startswith((b"TAG", b"APETAGEX", b"LYRICS")):
+    behind = head.strip(b"\0") and not head.startswith((b"TAG", b"APETAGEX", b"LYRICS"))
+    if behind and frames and (not counted or frames < counted):
         raise AudioError(f"is damaged at byte {end}. {FETCH}")
+    if tagged and len(starts) > 1:
+        end = starts.pop()
     # More frames than are counted come of another mp3 behind it, and soundfile would leave them out.
-    return starts[: -1 if tagged and len(starts) > 1 else None], end, 0 < frames <= counted + 2
+    return starts, end, 0 < frames <= counted + 2
 
 
 def _frame_bytes(head: bytes) -> int:

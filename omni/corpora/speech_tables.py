@@ -21,23 +21,8 @@ from omni.errors import OmniError
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 AUDIO = (
-    *(
-        ".wav",
-        ".flac",
-        ".mp3",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".m4a",
-        ".mp4",
-        ".3gp",
-        ".webm",
-        ".mka",
-        ".wma",
-        ".aac",
-        ".amr",
-    ),
-    *(".mp2", ".aif", ".aiff", ".au", ".caf", ".sph", ".w64", ".wv"),
+    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".3gp", ".webm", ".mka", ".wma", ".aac"),
+    *(".amr", ".mp2", ".aif", ".aiff", ".au", ".caf", ".sph", ".w64", ".wv"),
 )
 SPLITS = ("train", "validation", "valid", "val", "dev", "test", "eval")  # what data sets call theirs
 BATCH = 32  # rows of parquet in memory
