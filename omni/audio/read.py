@@ -443,6 +443,8 @@ def _mpeg(source: BinaryIO) -> tuple[list[int], int, bool]:
             counted = int.from_bytes(xing[1])
         tagged, frames, end = tag, frames + (not tag), end + size
     behind = head.strip(b"\0") and not head.startswith((b"TAG", b"APETAGEX", b"LYRICS"))
+    if behind and frames == 1:  # by chance
+        return [0], 0, False
     if behind and frames and (not counted or frames < counted):
         raise AudioError(f"is damaged at byte {end}. {FETCH}")
     if tagged and len(starts) > 1:

@@ -244,6 +244,10 @@ def test_what_is_no_sound_or_in_another_codec_is_called_that():
         (webm.replace(b"A_OPUS", b"A_ZPUS"), "webm or mka of codec A_ZPUS,"),
         (b"%PDF-1.4" + bytes(3_000), "is not wav, flac, mp3 or ogg"),
         (bytes(3_000), "is not wav, flac, mp3 or ogg"),
+        (
+            b"\xff\xe4\x22\x79" + np.random.default_rng(0).bytes(3_000),
+            "is not wav, flac, mp3 or ogg",
+        ),  # as a frame begins
     ):
         assert reason in refused(sound)
 
