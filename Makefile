@@ -22,13 +22,13 @@ base: $(INSTALLED)  ## data/starter again: the small language model, from Debian
 align: $(INSTALLED)  ## W2: teach the starter to hear, and ask whether it does
 	$(RUN) -m omni.prepare stage=w2_align
 	$(RUN) -m omni.train stage=w2_align
-	$(RUN) -m omni.evaluate run=outputs/latest suite=hearing precision=bf16
+	$(RUN) -m omni.evaluate run=outputs/latest suite=hearing
 
 instruct: $(INSTALLED)  ## W3: ask it about what it hears; make align comes first
 	$(RUN) -m omni.prepare stage=w3_lora
 	$(RUN) -m omni.train stage=w3_lora
-	$(RUN) -m omni.evaluate run=outputs/latest suite=audiobench_mini precision=bf16
-	$(RUN) -m omni.evaluate run=outputs/latest suite=hearing precision=bf16
+	$(RUN) -m omni.evaluate run=outputs/latest suite=audiobench_mini
+	$(RUN) -m omni.evaluate run=outputs/latest suite=hearing
 
 demo: $(INSTALLED)  ## talk to what is shipped: the page at http://127.0.0.1:8000
 	$(RUN) -m omni.serve run=data/hearing

@@ -11,10 +11,12 @@ audio can be given more than once; it stands in front of the prompt, in order.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from omegaconf import MISSING
 
 from omni.config.arguments import run
+from omni.config.check import ConfigError
 from omni.config.schema import Device, Precision
 from omni.config.trained import Trained, load_trained
 
@@ -35,6 +37,7 @@ class Generate:
     seed: int = 0
     device: Device = Device.auto
     precision: Precision = Precision.auto
+    trust: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -44,7 +47,10 @@ def main() -> None:
 
 def generate(asked: Generate) -> None:
     """Print what the model says as it comes; several samples one after another when all are done."""
-    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name)
+    for sound in asked.audio:
+        if not Path(sound).expanduser().exists():  # said before torch is imported
+            raise ConfigError(f"audio: {sound} does not exist")
+    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name, trust=asked.trust)
     from omni.generation.engine import Engine
     from omni.generation.sampling import Settings
 

@@ -13,7 +13,7 @@ max_seconds. Needs pip install 'omni-audio[serve]'.
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,6 +38,7 @@ class Serve(Limits):
     page: bool = True
     device: Device = Device.auto
     precision: Precision = Precision.auto
+    trust: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def serve(asked: Serve) -> None:
     from omni.serving.server import open_socket, serve_on
 
     listening = open_socket(asked.host, asked.port)
-    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name)
+    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name, trust=asked.trust)
     check_talks(trained)
     from omni.serving.api import create_app
     from omni.serving.assistant import Assistant
@@ -69,6 +70,7 @@ def serve(asked: Serve) -> None:
 
         app = mount_page(app, assistant, about=about(trained), key=key)
     host = f"[{asked.host}]" if ":" in asked.host else asked.host
+    logging.info(trained.arithmetic)
     print(f"{trained.source} at http://{host}:{listening.getsockname()[1]}", flush=True)
     serve_on(listening, app, assistant)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from omni.config.build import Built, build, build_loggers
-from omni.config.check import ConfigError, check
+from omni.config.check import ConfigError, check, components
 from omni.config.entry import run_command
 from omni.config.recipe import sizes_of
 from omni.config.render import load, pinned, render, select, self_contained, signature
@@ -118,13 +118,16 @@ def open_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[Run, 
         known = {key: select(cfg, key) for key in ("stage.name", "seed")}
         facts = {"stage": known["stage.name"], "signature": signature(cfg), "seed": known["seed"]}
         return Run.start(folder, config_yaml=render(cfg), facts=facts), cfg
-    ignored = [override for override in overrides if not override.startswith(("resume=", "device="))]
+    ignored = [override for override in overrides if not override.startswith(("resume=", "device=", "trust="))]
     if ignored:
         raise ConfigError(
             f"resume: a run goes on with its own saved configuration, so {', '.join(ignored)} would not count; "
             "drop it, or start a new run"
         )
-    saved = load(folder.resolve())  # before the run is taken up: a damaged one keeps its verdict
+    named = [cfg.trust] if isinstance(cfg.trust, str) else [*(cfg.trust or ())]
+    # A job of a sweep is composed again before it goes on, so what it is built of is the caller's own word.
+    named += [str(node.get("_target_")).rpartition(".")[0] for _, node in components(cfg)]
+    saved = load(folder.resolve(), named)  # before the run is taken up: a damaged one keeps its verdict
     check(saved)
     run = Run.resume(folder)
     if any(override.startswith("device=") for override in overrides):
@@ -203,6 +206,7 @@ def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -
                 refuse_unknown(asked_of(stage), [*values, *(built.evaluate.metrics if stage.eval_every else ())])
             stopping = any(trainer.world.gather(stop.requested))
             if step % stage.checkpoint_every == 0 or step == stage.max_steps or stopping:
+                run.update()  # first: what a run goes on behind has to be on record
                 save_checkpoint(
                     run.folder / "checkpoints", trainer.model, trainer.state_dict(), keep=stage.checkpoints_kept
                 )

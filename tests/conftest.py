@@ -1,11 +1,37 @@
 """What the tests of several rooms share."""
 
+import json
+import os
 import resource
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
+
+PYTHON = Path(__file__).parent / "python"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Commands that tests start by `sys.executable` are forked, where the system can: see tests/python."""
+    if hasattr(os, "pidfd_open") and "OMNI_TESTS_SOCKET" not in os.environ:
+        folder = Path(tempfile.mkdtemp(prefix="omni-tests-"))
+        start, socket = folder / "python", folder / "socket"
+        start.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{PYTHON}" "$@"\n')
+        start.chmod(0o755)
+        server = subprocess.Popen([sys.executable, PYTHON, "serve", socket], stdin=subprocess.PIPE)
+        config.add_cleanup(lambda: (server.communicate(), shutil.rmtree(folder)))
+        os.environ["OMNI_TESTS_ENVIRONMENT"] = json.dumps(dict(os.environ))
+        os.environ |= {"OMNI_TESTS_SOCKET": str(socket), "OMNI_TESTS_REAL_PYTHON": sys.executable}
+        if getattr(config.option, "numprocesses", None):
+            return  # xdist starts its workers by the real one, and each of them comes here again
+    if "OMNI_TESTS_SOCKET" in os.environ:
+        sys.executable = str(Path(os.environ["OMNI_TESTS_SOCKET"]).with_name("python"))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 from omni.errors import OmniError
 from omni.record.columns import header
-from omni.record.metrics import NAME, lower_is_better, read_metrics
+from omni.record.metrics import NAME, better, read_metrics
 from omni.record.outcome import Outcome
 from omni.record.style import (
     BLUE,
@@ -156,9 +156,10 @@ def _limit(axes: Any, means: list[float], rest: list[Points]) -> None:
 
 
 def _about(table: Table) -> str:
-    better = "lower" if lower_is_better(table.metric) else "higher"
     runs, rows = len(table.runs), len(table.rows)
-    about = f"{better} is better · {runs} run{'s' * (runs != 1)}"
+    about = f"{runs} run{'s' * (runs != 1)}"
+    if which := better(table.metric):
+        about = f"{which} is better · {about}"
     if rows != runs:
         about += f" in {rows} row{'s' * (rows != 1)}, band: ±1 deviation over seeds"
     return about
