@@ -43,16 +43,17 @@ lint: $(INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-# The versions are those of constraints.txt. uv takes a minute where pip takes five; pip is for where it does not go.
-# tinysoundfont comes alone: it asks for a library of sound cards that it is not used with here.
+# Versions are those of constraints.txt. uv takes a minute or two where pip takes five or more.
+# tinysoundfont comes alone: it names a sound-card library that omni does not use and that may not build.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and \
 	  'omni needs Python 3.11, 3.12 or 3.13; name one: make PYTHON=python3.12')"
-	@echo "Installing 160 packages into $(VENV), once: 3.5 GB to download, 7 GB of disk, 1 to 10 minutes."
+	@echo "Installing 165 packages into $(VENV), once: 3.7 GB to download, 7 GB of disk, a few minutes."
 	@rm -f $@
 	@$(PYTHON) -m venv $(VENV)
-	@($(PIP) install $(UV) && $(WITH_UV) $(PACKAGES) && $(WITH_UV) $(ALONE)) || { \
-	  echo "That was uv. pip takes several times as long:"; $(PIP) install $(PACKAGES) && $(PIP) install $(ALONE); }
+	@($(PIP) install $(UV) 2> /dev/null && $(WITH_UV) $(PACKAGES) && $(WITH_UV) $(ALONE)) || { \
+	  echo "uv cannot do it here; pip does, silently and in several times the time."; \
+	  $(PIP) install $(PACKAGES) && $(PIP) install $(ALONE); }
 	@touch $@
 
 clean:  ## the environment; outputs/ and data/ are yours
