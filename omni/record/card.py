@@ -63,6 +63,8 @@ def scores_of(run: Path) -> list[tuple[str, str]]:
     found = []
     for file in sorted(run.glob("hearing/*.json")):
         scores = json.loads(file.read_text())
+        if scores.get("dataset"):  # somebody's own sounds, not those that its run held out
+            continue
         gain, recall = scores["audio_gain"], scores["retrieval"]["to_text"]["recall_1"]
         held_out = f"{scores['clips']} clips held out ({scores['split']})"
         found.append(("what a clip's sound is worth to its text", f"{gain['value']:.2f} nats a token; {held_out}"))
