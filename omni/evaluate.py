@@ -159,7 +159,7 @@ def hear(trained: Trained, clips: "CachedClips", asked: Evaluate, split: str) ->
     figures, files = write_hearing(
         results(trained, asked),
         {
-            **source_of(trained, clips, split),
+            **source_of(trained, clips, asked, split),
             **report.figures,
             **of_whisper(clips, said),
             "explained": report.plane.explained.tolist(),
@@ -201,7 +201,7 @@ def answer(trained: Trained, clips: "CachedClips", asked: Evaluate, split: str) 
         training=[] if asked.dataset else trained_questions(trained),
         sounds=[clips.keys[clip] for clip in clips.clips],
     )
-    told, counted = source_of(trained, clips, split), mini and split == "test"
+    told, counted = source_of(trained, clips, asked, split), mini and split == "test"
     if counted:
         score = result.figures["matched"]["value"]
         told["uses"] = log_test_use(TEST_USES, run=told["run"], step=told["step"], score=score)
@@ -229,10 +229,10 @@ def listen(clips: "CachedClips", refusal: Callable[[int], str | None]) -> None:
         raise OmniError(f"dataset: none of its {len(clips.skipped):,} clips can be asked about:{shown}")
 
 
-def source_of(trained: Trained, clips: "CachedClips", split: str) -> dict[str, Any]:
+def source_of(trained: Trained, clips: "CachedClips", asked: Evaluate, split: str) -> dict[str, Any]:
     """What is asked, about what, in which arithmetic."""
-    folder = folder_of(trained)
-    told = {"run": f"{folder.parent.name}/{folder.name}", "step": step_of(trained), "split": split}
+    folder, named = folder_of(trained), {"dataset": asked.dataset} if asked.dataset else {}
+    told = {"run": f"{folder.parent.name}/{folder.name}", "step": step_of(trained), "split": split, **named}
     return told | {"arithmetic": trained.arithmetic, "left_out": len(clips.skipped)}
 
 

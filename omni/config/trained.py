@@ -161,6 +161,7 @@ def named_data(overrides: "Sequence[str]", split: str | None) -> "tuple[Clips, s
         ConfigError: overrides that do not compose, or that name text.
         ManifestError: no such split.
     """
+    import_torch()
     cfg = compose(list(overrides))
     check(cfg)
     node, wanted = cfg.dataset, split or "test"

@@ -64,6 +64,8 @@ def scores_of(run: Path) -> list[tuple[str, str]]:
     found = []
     for file in sorted(run.glob("hearing/*.json")):
         scores = json.loads(file.read_text())
+        if scores.get("dataset"):  # somebody's own sounds, not those that its run held out
+            continue
         gain, retrieval = scores["audio_gain"]["value"], scores["retrieval"]
         held_out = f"{scores['clips']} clips held out ({scores['split']})"
         if gain is not None:
