@@ -55,11 +55,6 @@ def build(cfg: DictConfig) -> Built:
     model = build_model(cfg, dtype, device)
     source, run, init_from = cfg.backbone.get("init_from"), cfg.stage.init_from, None
     if run is not None:
-        if not (Path(run) / "config.yaml").is_file():
-            raise ConfigError(
-                f"stage.init_from: {run} is no run, and no folder with one that passed; train the stage before it, as "
-                "`make align` does, or name a run of it"
-            )
         init_from = load_pipeline(model, Path(run), tokenizer)
     elif source is not None:
         init_from = load_backbone(model.backbone, Path(source), tokenizer)

@@ -77,6 +77,7 @@ class Sweep:
     resume: str | None = None
     dry_run: bool = False
     fail_fast: bool = False
+    objective: str | None = None
 
 
 @dataclass

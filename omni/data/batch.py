@@ -50,7 +50,7 @@ def draw(number: int, *, size: int, clips: int, seed: int) -> list[int]:
     return [orders[position // clips][position % clips] for position in positions]
 
 
-def draw_alike(number: int, *, size: int, lengths: tuple[int, ...], seed: int) -> list[int]:
+def draw_alike(number: int, *, size: int, lengths: tuple[float, ...], seed: int) -> list[int]:
     """As `draw`, of clips of like length: each epoch is cut into pieces of `POOL` batches, sorted, and its batches
     shuffled. One batch of an epoch may be smaller."""
     epoch, place = divmod(number, -(-len(lengths) // size))
@@ -58,7 +58,7 @@ def draw_alike(number: int, *, size: int, lengths: tuple[int, ...], seed: int) -
 
 
 @lru_cache(maxsize=2)
-def alike(size: int, lengths: tuple[int, ...], seed: int, epoch: int) -> list[tuple[int, ...]]:
+def alike(size: int, lengths: tuple[float, ...], seed: int, epoch: int) -> list[tuple[int, ...]]:
     order, batches = shuffled(len(lengths), seed, epoch), []
     together = min(POOL, max(1, len(order) // size // 4)) * size  # of few clips, or each epoch had the same batches
     for first in range(0, len(order), together):

@@ -106,7 +106,8 @@ class Table:
 
 
 def read_table(paths: Iterable[str | Path], metric: str | None = None) -> Table:
-    """Compare every run below the paths by a metric's last value; without one by the loss, if there is a loss.
+    """Compare every run below the paths by a metric's last value; without one by what their sweep searched for, else by
+    the loss, if there is a loss.
 
     Raises OmniError when a path is no folder, no run is found or no run logged the metric.
     """
@@ -139,6 +140,9 @@ def read_table(paths: Iterable[str | Path], metric: str | None = None) -> Table:
 
 def _choose_metric(runs: Sequence[Outcome], asked: str | None) -> str:
     known = list(dict.fromkeys(name for run in runs for name in run.summary))
+    searched = {run.config.get("sweep.objective") for run in runs}
+    if asked is None and len(searched) == 1 and searched <= {*known}:
+        return searched.pop()
     if asked is None:
         # What every run that measured anything has, before what only some of them have.
         everywhere = [name for name in known if all(name in run.summary for run in runs if run.summary)]

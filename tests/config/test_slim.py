@@ -37,8 +37,9 @@ def checkpoint(request, tmp_path):
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.02)
-    with Run.start(tmp_path / "run", config_yaml=render(cfg), facts={"stage": "w3_lora"}) as run:
-        load_tokenizer("data/starter").save(run.folder)
+    with Run.start(tmp_path / "run", config_yaml=render(cfg), facts={"stage": "w3_lora"}) as made:
+        made.begin()
+        load_tokenizer("data/starter").save(made.folder)
     return save_checkpoint(tmp_path / "run" / "checkpoints", model, {"step": 7}, keep=1)
 
 
