@@ -6,6 +6,7 @@ python -m omni.evaluate run=outputs/latest/checkpoints/step_000500    as it was 
 python -m omni.evaluate run=outputs/latest suite=audiobench_mini      does it answer? 200 frozen questions about sounds
 python -m omni.evaluate run=outputs/latest suite=audiobench_mini split=val         200 others, to tune on
 python -m omni.evaluate run=outputs/latest suite=audiobench_mini split=extended    2,000 others, for a single category
+python -m omni.evaluate run=outputs/latest trust=my_ear               a run with a class of your own, of my_ear.py
 
 Prints a short report whose first word is HEARS or DEAF, PASS or FAIL, and writes a long one with pictures into
 RUN/hearing or RUN/audiobench_mini; that of a checkpoint that was named into a folder of its own there. The exit status
