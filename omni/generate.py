@@ -12,10 +12,12 @@ audio can be given more than once; it stands in front of the prompt, in order.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from omegaconf import MISSING
 
 from omni.config.arguments import run
+from omni.config.check import ConfigError
 from omni.config.schema import Device, Precision
 from omni.config.trained import Trained, load_trained
 
@@ -46,6 +48,9 @@ def main() -> None:
 
 def generate(asked: Generate) -> None:
     """Print what the model says as it comes; several samples one after another when all are done."""
+    for sound in asked.audio:
+        if not Path(sound).expanduser().exists():  # said before torch is imported
+            raise ConfigError(f"audio: {sound} does not exist")
     trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name, trust=asked.trust)
     from omni.generation.engine import Engine
     from omni.generation.sampling import Settings

@@ -15,6 +15,7 @@ max_seconds. Needs pip install 'omni-audio[serve]'.
 import logging
 import os
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -51,10 +52,11 @@ def serve(asked: Serve) -> None:
     key = os.environ.get("OMNI_API_KEY")
     if key is not None and not key.strip():
         raise ConfigError("OMNI_API_KEY: it is empty, which would let everybody in; unset it or give a key")
-    try:
-        from omni.serving.server import open_socket, serve_on
-    except ImportError as error:
-        raise ConfigError(f"omni.serve: {error}; pip install 'omni-audio[serve]'") from error
+    needed = ("uvicorn", "fastapi", "python_multipart", *(["gradio"] if asked.page else []))
+    if missing := [name for name in needed if find_spec(name) is None]:
+        raise ConfigError(f"omni.serve needs {', '.join(missing)}: pip install 'omni-audio[serve]'")
+    from omni.serving.server import open_socket, serve_on
+
     listening = open_socket(asked.host, asked.port)
     trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name, trust=asked.trust)
     check_talks(trained)
@@ -69,6 +71,7 @@ def serve(asked: Serve) -> None:
 
         app = mount_page(app, assistant, about=about(trained), key=key)
     host = f"[{asked.host}]" if ":" in asked.host else asked.host
+    logging.info(trained.arithmetic)
     print(f"{trained.source} at http://{host}:{listening.getsockname()[1]}", flush=True)
     serve_on(listening, app, assistant)
 

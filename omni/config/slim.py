@@ -18,10 +18,9 @@ from omni.atomic import replace_text, replacing, replacing_folder
 from omni.config.check import ConfigError
 from omni.config.render import load
 from omni.errors import OmniError
-from omni.model.layout import MODEL
+from omni.model.layout import MODEL, of_base
 from omni.model.pretrained import find_weights, read_weights
 from omni.record.run import read_run
-from omni.training.checkpoint import of_base
 
 KEPT = ("config.yaml", "run.json", "checkpoints")
 BESIDE = ("README.md", "hearing", "audiobench_mini")

@@ -9,6 +9,7 @@ from omni.config.dataset_targets import DATASETS, AugmentedClips
 
 
 class EncoderPrecision(Enum):
+    auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
 
@@ -52,7 +53,7 @@ class WhisperEncoder:
     depth: int = MISSING
     context: Context = Context.clip
     layers: list[int] = field(default_factory=lambda: [-1])
-    dtype: EncoderPrecision = EncoderPrecision.fp32
+    dtype: EncoderPrecision = EncoderPrecision.auto
 
 
 @dataclass
@@ -64,7 +65,7 @@ class RandomWhisperEncoder:
     n_heads: int = MISSING
     context: Context = Context.clip
     layers: list[int] = field(default_factory=lambda: [-1])
-    dtype: EncoderPrecision = EncoderPrecision.fp32
+    dtype: EncoderPrecision = EncoderPrecision.auto
 
 
 @dataclass
@@ -76,7 +77,7 @@ class SelfSupervisedEncoder:
     width: int = MISSING
     depth: int = MISSING
     layers: list[int] = field(default_factory=lambda: [-1])
-    dtype: EncoderPrecision = EncoderPrecision.fp32
+    dtype: EncoderPrecision = EncoderPrecision.auto
 
 
 @dataclass

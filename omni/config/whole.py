@@ -21,7 +21,6 @@ from omni.config.build import build_model
 from omni.config.check import ConfigError
 from omni.config.make import without
 from omni.config.render import load
-from omni.config.slim import halved
 from omni.config.trust import check_saved
 from omni.errors import OmniError
 from omni.record.card import card
@@ -64,6 +63,7 @@ def export_whole(
     """
     from safetensors.torch import save_file
 
+    from omni.config.slim import halved
     from omni.model.encoder import WhisperEncoder
     from omni.model.layout import CONFIG, MODEL
     from omni.training.checkpoint import learned_state
@@ -91,7 +91,8 @@ def export_whole(
 
 
 def save_whisper(encoder: "FrozenWhisper", folder: Path) -> None:
-    """The encoder alone, in transformers' layout, in the type that its numbers have."""
+    """The encoder alone, in transformers' layout; in 16 bits a number where that loses nothing, as in OpenAI's own."""
+    import torch
     from safetensors.torch import save_file
     from transformers import WhisperFeatureExtractor
 
@@ -99,6 +100,8 @@ def save_whisper(encoder: "FrozenWhisper", folder: Path) -> None:
 
     encoder.whisper.config.save_pretrained(folder)
     state = {f"encoder.{name}": tensor.contiguous() for name, tensor in encoder.whisper.state_dict().items()}
+    if all(torch.equal(tensor.half().float(), tensor) for tensor in state.values()):
+        state = {name: tensor.half() for name, tensor in state.items()}
     with replacing(folder / MODEL) as temporary:
         save_file(state, temporary)
     shutil.copymode(folder / CONFIG, folder / MODEL)
@@ -130,6 +133,6 @@ def load_whole(
         raise ConfigError(
             f"{folder / PIPELINE}: cannot be read ({str(error).splitlines()[0]}); export again"
         ) from error
-    model = build_model(DictConfig(cfg), dtype, device)
+    model = build_model(DictConfig(cfg), dtype, device, trained=True)
     load_weights(folder, model)
     return model, load_tokenizer(str(folder) if (folder / TOKENIZER).is_file() else BYTES)

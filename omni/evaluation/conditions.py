@@ -162,5 +162,6 @@ def silences(encoder: torch.nn.Module, examples: Sequence[Example]) -> list[Exam
         like, frames = example.states_KTD, example.states_KTD.size(1)
         if frames not in states:
             states_BKTD, _ = encoder([torch.zeros(round(length * SAMPLE_RATE), device=like.device)])
-            states[frames] = states_BKTD[0, :, :frames].to(like.dtype)
+            silent = states_BKTD[0, :, :frames]
+            states[frames] = silent.to(like.dtype) if silent.to(like.dtype).isfinite().all() else silent
     return [Example(example.id, states[example.states_KTD.size(1)], example.ids_L) for example in examples]

@@ -151,7 +151,8 @@ def test_a_run_that_is_still_running_is_not_resumed(tmp_path):
         process.kill()
         process.wait()
     assert refused.returncode == 1
-    assert f"still running (pid {process.pid}" in refused.stderr
+    (run,) = runs(tmp_path)
+    assert f"still running (pid {told(run)['pid']}" in refused.stderr
 
 
 def test_a_gate_that_is_not_met_fails_the_command(tmp_path):
@@ -233,7 +234,7 @@ BROKEN_TORCHAUDIO = "raise OSError('libc10_cuda.so: cannot open shared object fi
 
 def test_a_torchaudio_that_does_not_fit_is_said_with_the_remedy(tmp_path):
     (tmp_path / "torchaudio.py").write_text(BROKEN_TORCHAUDIO)
-    failed = train(tmp_path, *SHORT)
+    failed = train(tmp_path, *SHORT, PYTHONUNBUFFERED="1")  # for a fresh interpreter: see tests/python
     assert failed.returncode == 1
     assert "cannot be imported together (libc10_cuda.so" in failed.stderr
     assert "torchaudio==2.11.*" in failed.stderr
