@@ -7,6 +7,7 @@ python -m omni.evaluate run=outputs/latest suite=questions            does it an
 python -m omni.evaluate run=outputs/latest suite=audiobench_mini      200 frozen questions about sounds
 python -m omni.evaluate run=outputs/latest suite=audiobench_mini split=val         200 others, to tune on
 python -m omni.evaluate run=outputs/latest suite=audiobench_mini split=extended    2,000 others, for a single category
+python -m omni.evaluate run=outputs/latest trust=my_ear               a run with a class of your own, of my_ear.py
 
 On sounds of one's own, or on another data set, in the words of omni.train; `run` may be an exported folder:
 

@@ -7,6 +7,7 @@ python -m omni.generate run=data/my_base prompt="The sun is"   what it says
 python -m omni.export run=outputs/latest to=~/.cache/nanochat format=nanochat   as nanochat's own checkpoint
 python -m omni.export run=outputs/latest to=data/my_adapter format=adapter     its adapters alone, as PEFT has them
 python -m omni.export run=outputs/latest to=data/my_ears format=slim           a run without its frozen language model
+python -m omni.export run=outputs/latest to=my_model trust=my_ear   a run with a class of your own, of my_ear.py
 
 The other formats merge a run's adapters (stage.lora) into its weights. run is what omni.generate takes. A folder that
 was exported before is replaced, whole; nothing else is.

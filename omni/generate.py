@@ -6,6 +6,7 @@ python -m omni.generate run=outputs/latest prompt="..." samples=3 temperature=0.
 python -m omni.generate run=outputs/latest chat=true prompt="What is 2+2?"  a turn of a model tuned on conversations
 python -m omni.generate run=outputs/latest chat=true audio=dog.wav prompt="What animal is it?"    about what it hears
 python -m omni.generate run=data/starter prompt="The sun is"                an exported folder, or nanochat's
+python -m omni.generate run=outputs/latest trust=my_ear prompt="..."        a run with a class of your own, of my_ear.py
 
 audio can be given more than once; it stands in front of the prompt, in order.
 """

@@ -3,6 +3,7 @@
 python -m omni.serve run=data/hearing                    the page at http://127.0.0.1:8000, the API at /v1
 python -m omni.serve run=outputs/latest port=8080        a run of one's own
 OMNI_API_KEY=... python -m omni.serve run=... host=0.0.0.0     for others too: with a key, on all interfaces
+python -m omni.serve run=outputs/latest trust=my_ear     a run with a class of your own, of my_ear.py
 
 POST /v1/chat/completions    text and input_audio (wav, mp3, flac, ogg), streamed or not
 POST /v1/audio/transcriptions    GET /v1/models    GET /health

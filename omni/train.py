@@ -4,6 +4,7 @@ python -m omni.train                                   the defaults: W1 on five 
 python -m omni.train projector=conv stage.lr=3e-4      another projector, another learning rate
 python -m omni.train -m seed=1,2,3                     a sweep
 python -m omni.train resume=outputs/latest             go on where a run was cut off
+python -m omni.train resume=outputs/latest trust=my_ear      the same, with a class of your own, of my_ear.py
 torchrun --nproc_per_node=8 -m omni.train stage=...    the same run, faster: 8 processes share each step
 """
 

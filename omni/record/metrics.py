@@ -20,10 +20,10 @@ DIRECTIONS = {
     "loss shuffled": HIGHER,  # of a text behind another clip's sound
     "loss silence": None,  # what a text costs a model that hears nothing says nothing of its hearing
     "loss none": None,
+    **dict.fromkeys(("loss", "error", "wer", "cer", "perplexity", "ppl", "bpb", "bpc", "nll"), LOWER),
     "grad norm": None,
     "lr": None,
     "layer": None,
-    **dict.fromkeys(("loss", "error", "wer", "cer", "perplexity", "ppl", "bpb", "bpc", "nll"), LOWER),
 }
 """Which way a metric is better, None for neither: by the first of these that is among its name's words, else higher.
 Whole words, so that "power" is no word error rate."""
