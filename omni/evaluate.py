@@ -103,7 +103,7 @@ def answer(trained: Trained, clips: "CachedClips", asked: Evaluate) -> None:
         model.backbone,
         [question_of(clips.dataset.clips[i]) for i in clips.clips],
         project(model, examples),
-        project(model, silences(model.encoder, examples)),
+        project(model, silences(model, examples)),
         trained.tokenizer,
         training=trained_questions(trained),
     )
