@@ -197,7 +197,7 @@ def answer(trained: Trained, clips: "CachedClips", asked: Evaluate, split: str) 
         model.backbone,
         [questions[clip] for clip in clips.clips],
         project(model, examples),
-        project(model, silences(model.encoder, examples)),
+        project(model, silences(model, examples)),
         trained.tokenizer,
         training=[] if asked.dataset else trained_questions(trained),
         sounds=[clips.keys[clip] for clip in clips.clips],

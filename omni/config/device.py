@@ -16,7 +16,7 @@ log = logging.getLogger("omni.device")
 
 
 def pick_device(name: str) -> "torch.device":
-    """The device of that name; "auto" is the first of cuda, mps and cpu that is there.
+    """The device of that name; "auto" is the first of cuda, mps and cpu that is there. CUDA multiplies fp32 as TF32.
 
     Raises:
         ConfigError: a device that is asked for by name and is not there.
@@ -29,7 +29,10 @@ def pick_device(name: str) -> "torch.device":
     if not there.get(name):
         found = ", ".join(device for device, available in there.items() if available)
         raise ConfigError(f"device: {name} is not available here (found: {found}); use device=auto")
-    return torch.device(name)
+    if name != "cuda":
+        return torch.device(name)
+    torch.set_float32_matmul_precision("high")
+    return torch.device("cuda", torch.cuda.current_device())  # by its number: in another thread "cuda" is the first GPU
 
 
 def pick_dtype(name: str, device: "torch.device") -> "torch.dtype":

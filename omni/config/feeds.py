@@ -93,7 +93,6 @@ def build_text(
         batch_size=stage.batch_size,
         row_tokens=cfg.backbone.sequence_len,
         embeddings=lambda: model.backbone.transformer.wte.weight,
-        device=device,
         seed=cfg.seed,
     )
     held_out = dataset.held_out(

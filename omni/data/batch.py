@@ -20,7 +20,7 @@ POOL = 32
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass takes.
+    """What one forward pass takes; the training loop moves it to its device.
 
     inputs: keyword arguments of `Omni.forward`: always idx_BL and targets_BL (-1 is not graded), padded to the right.
     graded: how many targets are graded. names: of the clips or rows, for an error to name. kind: of a batch among
@@ -91,8 +91,8 @@ def collate(examples: Sequence[Example], *, bos: int) -> Batch:
             "idx_BL": pad_sequence(ids, batch_first=True),
             "targets_BL": pad_sequence(targets, batch_first=True, padding_value=IGNORE),
             "states_BKTD": states_BKTD.transpose(1, 2),
-            "frames_B": torch.tensor([example.states_KTD.size(1) for example in examples], device=ids[0].device),
-            **({"places_B": torch.tensor(places, device=ids[0].device)} if any(places) else {}),
+            "frames_B": torch.tensor([example.states_KTD.size(1) for example in examples]),
+            **({"places_B": torch.tensor(places)} if any(places) else {}),
         },
         graded=sum(1 + len(example.ids_L) - example.start for example in examples),
         names=[example.id for example in examples],

@@ -31,7 +31,7 @@ class CachedClips:
         shards: the states that are there, and where others go.
         encoder: waveforms to states and lengths.
         tokenizer: text to ids.
-        device: where states are wanted.
+        device: where the encoder lives.
         limit: use only this many clips, the first ones.
         only: use only the clips whose row it says so of.
 
@@ -158,7 +158,7 @@ class CachedClips:
 
     def __getitem__(self, index: int) -> Example:
         clip = self.clips[index]
-        states_KTD = self.shards.read(self.keys[clip]).to(self.device)
+        states_KTD = self.shards.read(self.keys[clip])
         script = self.scripts[clip]
-        ids_L = torch.tensor(script.ids, dtype=torch.long, device=self.device)
+        ids_L = torch.tensor(script.ids, dtype=torch.long)
         return Example(self.dataset.clips[clip].id, states_KTD, ids_L, script.place, script.start, script.end)

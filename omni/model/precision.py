@@ -80,8 +80,8 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: s
 def multiplies_by_onednn(x: Tensor) -> bool:
     """Whether oneDNN is to multiply: torch's fp32 product on a CPU is MKL's, which on AMD reaches half its speed."""
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()  # first: the compiler's tracing breaks at what follows
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
-        and not torch.compiler.is_compiling()
     )
