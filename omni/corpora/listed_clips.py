@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omni.atomic import replacing
+from omni.atomic import replace_text, replacing
 from omni.audio.read import AudioError, opened, read_header
 from omni.corpora.transfer import Report
 from omni.data.clips import Clips, Sample
+from omni.data.fingerprint import fingerprint
 from omni.data.manifest import Clip, ManifestError, read_manifest
 from omni.errors import OmniError
 
@@ -110,12 +111,32 @@ def read_list(path: Path, remedy: str) -> list[Clip]:
         raise UnpreparedError(f"{path}: is damaged ({str(error).splitlines()[0]}). {remedy}") from error
 
 
-def write_list(path: Path, rows: Iterable[Row]) -> int:
-    """Write a manifest in one step; returns its rows. Raises OmniError when there is none, OSError for the disk."""
+def stamp(folder: Path, paths: Iterable[str], told: object = None) -> str:
+    """What stands for some files below a folder as they are now, by their names, sizes and times, and for what is told
+    besides. Raises OSError."""
+    files = ((path, (folder / path).stat()) for path in sorted(set(paths)) if (folder / path).exists())
+    return fingerprint([told, *((path, found.st_size, found.st_mtime_ns) for path, found in files)])
+
+
+def stamp_of(path: Path) -> Path:
+    """Where the stamp lies of what a list was made of: beside it. It is written last, so a kill leaves an older one."""
+    return path.with_name(f".{path.name}.made_from")
+
+
+def is_made_from(path: Path, now: str) -> bool:
+    """Whether a list was made of what is here now."""
+    return stamp_of(path).is_file() and stamp_of(path).read_text().strip() == now
+
+
+def write_list(path: Path, rows: Iterable[Row], made_from: str | None = None) -> int:
+    """Write a manifest in one step, and the stamp of what it was made from; returns its rows. Raises OmniError when
+    there is none, OSError for the disk."""
     count = 0
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for count, row in enumerate(rows, start=1):  # noqa: B007
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         if not count:
             raise OmniError(f"{path}: no clip is left for it. Look at what was left out, or fetch the data again.")
+    if made_from:
+        replace_text(stamp_of(path), f"{made_from}\n")
     return count

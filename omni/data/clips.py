@@ -87,14 +87,14 @@ class ManifestClips(Clips):
 
     Args:
         path: the manifest, JSON lines.
-        split: the split to take.
+        split: the split to take; None for all rows.
         min_seconds, max_seconds: see `Clips`.
 
     Raises:
         ManifestError: a bad row, an unknown split, an audio file that does not exist.
     """
 
-    def __init__(self, *, path: str, split: str = "train", min_seconds: float = 0.1, max_seconds: float = 120.0):
+    def __init__(self, *, path: str, split: str | None = "train", min_seconds: float = 0.1, max_seconds: float = 120.0):
         clips = select_split(read_manifest(path), split)
         super().__init__(clips, source=Path(path).expanduser(), min_seconds=min_seconds, max_seconds=max_seconds)
         missing = [clip for clip in self.clips if not exists(clip.audio)]

@@ -3,7 +3,7 @@
 Shape letters: K encoder layers kept, T encoder frames, D encoder width, L text tokens.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,7 +51,7 @@ class EncodedClips:
         dataset: the clips; where it has a `fingerprint`, a run is not resumed on others.
         encoder: waveforms to states and lengths; frames beyond a length are dropped.
         tokenizer: text to ids.
-        device: where the encoder lives and the states are kept.
+        device: where the encoder lives; the states are kept on the CPU.
         limit: use only this many clips, the first ones.
     """
 
@@ -94,13 +94,14 @@ class EncodedClips:
             raise OmniError(
                 f"encoder: gave states of shape {tuple(states_BKTD.shape)}; wanted (clips, layers, frames, width)"
             )
-        states_KTD = states_BKTD[0, :, : int(lengths_B[0])].clone()  # a view would keep what is cut off in memory
-        ids_L = torch.tensor(script.ids, device=self.device)
+        # As a copy: a view would keep what is cut off in memory.
+        states_KTD = states_BKTD[0, :, : int(lengths_B[0])].to("cpu", copy=True)
+        ids_L = torch.tensor(script.ids)
         return Example(sample.id, states_KTD, ids_L, script.place, script.start, script.end)
 
-    def encode_ahead(self, indices: Iterable[int]) -> Iterator[Measured]:
-        """Encode the clips a run will use, as far as memory goes, so that a bad one is met early; yields each."""
-        for index in dict.fromkeys(indices):
+    def encode_ahead(self, needed: Callable[[], Iterable[int]], known: Collection[str] = ()) -> Iterator[Measured]:
+        """As `CachedClips.encode_ahead`, as far as memory goes; none is left out."""
+        for index in dict.fromkeys(needed()):
             example = self[index]
             yield Measured(example.id, example.states_KTD.size(1), len(example.ids_L))
             if index not in self.kept:  # the memory is full: from here on clips are encoded when they are used

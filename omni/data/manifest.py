@@ -84,9 +84,9 @@ def read_manifest(path: str | Path) -> list[Clip]:
     return clips
 
 
-def select_split(clips: list[Clip], split: str) -> list[Clip]:
-    """The clips of one split, in order. Raises NoSplitError, which names the splits, when it has none."""
-    chosen = [clip for clip in clips if clip.split == split]
+def select_split(clips: list[Clip], split: str | None) -> list[Clip]:
+    """The clips of one split, in order; of None all. Raises NoSplitError, which names the splits, when it has none."""
+    chosen = [clip for clip in clips if split in (None, clip.split)]
     if not chosen:
         counts = Counter(clip.split for clip in clips)
         there = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())) or "no clips at all"

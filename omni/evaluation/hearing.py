@@ -61,13 +61,13 @@ class HearingLook:
         Raises:
             OmniError: a clip that does not fit the model, or too many that cannot be read.
         """
-        for _ in self.examples.encode_ahead(spread(len(self.examples), CLIPS)):
+        for _ in self.examples.encode_ahead(lambda: spread(len(self.examples), CLIPS)):
             pass
         # Of fewer, when some were unreadable.
         self.heard = [self.examples[i] for i in spread(len(self.examples), CLIPS)]
         for example in self.heard:
             self.model.check_fits(example.id, frames=example.states_KTD.size(1), tokens=len(example.ids_L))
-        self.silent = silences(self.model.encoder, self.heard)
+        self.silent = silences(self.model, self.heard)
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -149,6 +149,7 @@ def test_the_manifest_is_made_once_and_any_data_set_reads_it(world):
     again = world.prepare()
     assert world.said == [f"{clips.manifest} is there"]
     assert ManifestClips(path=str(clips.manifest), split="test").clips == again.clips
+    assert len(world.prepare(table([row(), row("Again?"), row("And now?")]))) == 3
 
 
 def test_other_keys_make_another_manifest(world):

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -337,6 +338,7 @@ def test_a_folder_of_audio_stays_where_it_is(world, metadata):
     assert [sample.text for sample in clips.of("val")] == ["validation, 0", "validation, 1"]
     assert sorted(path.name for path in world.made.iterdir()) == [
         ".lock",
+        ".manifest.jsonl.made_from",
         "made_from.json",
         "manifest.jsonl",
     ]
@@ -370,6 +372,28 @@ def test_rows_of_metadata_that_cannot_be_used_are_counted_and_named(world):
     assert len(clips) == 2
     world.prepare()
     assert world.said == [f"{world.made}/manifest.jsonl is there"]
+
+
+def test_what_changes_in_a_folder_of_ones_own_is_listed_and_what_fails_leaves_the_list(world):
+    world.prepare(audiofolder())
+    world.prepare()
+    assert world.said == [f"{world.made}/manifest.jsonl is there"]
+    more = audiofolder()["train/metadata.csv"] + b"\n2.wav,a row more"
+    assert len(world.prepare({"train/metadata.csv": more, "train/2.wav": sound(0.4, "WAV")})) == 3
+    clips = world.prepare({"train/0.wav": sound(0.7, "WAV")})
+    assert len(clips[0].waveform) == 11_200  # of another hash, too
+    with pytest.raises(OmniError, match="has no 'text'"):
+        world.prepare({"train/metadata.csv": b"file_name\n0.wav\n"})
+    assert len(world.clips()) == 3
+    (world.own / "train/2.wav").unlink()
+    assert len(world.prepare({"train/metadata.csv": audiofolder()["train/metadata.csv"]})) == 2
+
+
+def test_parquet_that_changes_is_read_again_and_that_went_is_not_missed(world):
+    world.prepare(speech())
+    assert [clip.text for clip in world.prepare(speech(train=[(sound(0.2), "other")])).clips] == ["other"]
+    shutil.rmtree(world.own)
+    assert [sample.text for sample in world.prepare()] == ["other"]
 
 
 def test_two_lists_of_the_same_sounds_count_once(world):
