@@ -103,8 +103,7 @@ def evaluate(asked: Evaluate) -> None:
     elif not mini or asked.split not in (None, "test"):
         check_data(asked.run, asked.trust)
     trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name, trust=asked.trust)
-    if trained.checkpoint is not None:
-        refuse_links(trained.checkpoint.parents[1])
+    refuse_links(folder_of(trained))
     if not asked.dataset:
         split = asked.split or "test"
         dataset = (benchmark if mini else held_out)(trained, split)
