@@ -4,6 +4,7 @@ python -m omni.train                                   the defaults: W1 on five 
 python -m omni.train projector=conv stage.lr=3e-4      another projector, another learning rate
 python -m omni.train -m seed=1,2,3                     a sweep
 python -m omni.train resume=outputs/latest             go on where a run was cut off
+python -m omni.train resume=outputs/latest trust=my_ear      the same, with a class of your own, of my_ear.py
 torchrun --nproc_per_node=8 -m omni.train stage=...    the same run, faster: 8 processes share each step
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from omni.config.build import Built, build, build_loggers
-from omni.config.check import ConfigError, check, refuse_missing
+from omni.config.check import ConfigError, check, components, refuse_missing
 from omni.config.entry import run_command
 from omni.config.recipe import sizes_of
 from omni.config.render import load, pinned, render, select, self_contained, signature
@@ -122,13 +123,16 @@ def open_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[Run, 
         if (folder.parent / PLAN).exists():  # whatever becomes of a job, it stays in its sweep's table
             run.begin()
         return run, cfg
-    ignored = [override for override in overrides if not override.startswith(("resume=", "device="))]
+    ignored = [override for override in overrides if not override.startswith(("resume=", "device=", "trust="))]
     if ignored:
         raise ConfigError(
             f"resume: a run goes on with its own saved configuration, so {', '.join(ignored)} would not count; "
             "drop it, or start a new run"
         )
-    saved = load(folder.resolve())  # before the run is taken up: a damaged one keeps its verdict
+    named = [cfg.trust] if isinstance(cfg.trust, str) else [*(cfg.trust or ())]
+    # A job of a sweep is composed again before it goes on, so what it is built of is the caller's own word.
+    named += [str(node.get("_target_")).rpartition(".")[0] for _, node in components(cfg)]
+    saved = load(folder.resolve(), named)  # before the run is taken up: a damaged one keeps its verdict
     check(saved)
     run = Run.resume(folder)
     if any(override.startswith("device=") for override in overrides):
@@ -210,6 +214,7 @@ def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -
                 refuse_unknown(filter(None, [cfg.sweep.objective]), logged, "sweep.objective=")
             stopping = any(trainer.world.gather(stop.requested))
             if step % stage.checkpoint_every == 0 or step == stage.max_steps or stopping:
+                run.update()  # first: what a run goes on behind has to be on record
                 save_checkpoint(
                     run.folder / "checkpoints", trainer.model, trainer.state_dict(), keep=stage.checkpoints_kept
                 )

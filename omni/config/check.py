@@ -177,6 +177,8 @@ def misfits(cfg: DictConfig) -> Iterator[str]:
     if cfg.get("encoder") is not None:
         yield from misfits_of_ears(cfg.encoder, cfg.projector, width, mixed=cfg.mixer is not None)
     yield from misfits_of_stage(cfg)
+    if cfg.precision.name == "fp8" and not cfg.compile:
+        yield "compile: without it fp8 is slower than bf16; set compile=true, or precision=bf16"
     if width and heads and heads > 0 and (width % heads or width // heads % 2):
         fits = max(1, width // 128)
         yield f"backbone.n_head: {heads} heads do not divide a width of {width} into even parts; try {fits}"

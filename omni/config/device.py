@@ -1,6 +1,8 @@
 """Where a run computes and in which arithmetic: what its configuration asks for, held against what is there."""
 
 import importlib.metadata
+import logging
+from functools import cache
 from typing import TYPE_CHECKING
 
 from omni.config.check import ConfigError
@@ -10,9 +12,11 @@ if TYPE_CHECKING:  # torch is imported when something is built, not when a confi
 
     from omni.model.omni import Omni
 
+log = logging.getLogger("omni.device")
+
 
 def pick_device(name: str) -> "torch.device":
-    """The device of that name; "auto" is the first of cuda, mps and cpu that is there.
+    """The device of that name; "auto" is the first of cuda, mps and cpu that is there. CUDA multiplies fp32 as TF32.
 
     Raises:
         ConfigError: a device that is asked for by name and is not there.
@@ -25,15 +29,29 @@ def pick_device(name: str) -> "torch.device":
     if not there.get(name):
         found = ", ".join(device for device, available in there.items() if available)
         raise ConfigError(f"device: {name} is not available here (found: {found}); use device=auto")
-    return torch.device(name)
+    if name != "cuda":
+        return torch.device(name)
+    torch.set_float32_matmul_precision("high")
+    return torch.device("cuda", torch.cuda.current_device())  # by its number: in another thread "cuda" is the first GPU
 
 
 def pick_dtype(name: str, device: "torch.device") -> "torch.dtype":
-    """bf16 where it or fp8 is asked for, or with "auto" where the hardware is made for it; fp32 elsewhere."""
+    """The arithmetic of that name: "auto" is bf16 where the device multiplies it natively, else fp32; "fp8" has bf16
+    beside it. The first time that a CPU has to emulate bf16 a warning says so."""
     import torch
 
-    fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.bfloat16 if name in ("bf16", "fp8") or (name == "auto" and fast) else torch.float32
+    from omni.model.precision import multiplies_bf16
+
+    if name == "fp32" or (name == "auto" and not multiplies_bf16(device)):
+        return torch.float32
+    if name == "bf16" and device.type == "cpu" and not multiplies_bf16(device):
+        warn_of_emulation()
+    return torch.bfloat16
+
+
+@cache
+def warn_of_emulation() -> None:
+    log.warning("this CPU has no bf16: it is emulated, far slower than fp32; precision=auto takes what is fast")
 
 
 def turn_to_fp8(model: "Omni", device: "torch.device") -> int:

@@ -155,6 +155,8 @@ def refuse_what_would_not_count(cfg: DictConfig, run: DictConfig) -> None:
                 raise ConfigError(f"{own / names[0]}: omni has a {names[0]} too, which hides it; give it another name")
     if cfg.sweep.dry_run:
         raise ConfigError("sweep.dry_run: counts with -m alone; add -m, or look with --cfg job")
+    if cfg.trust is not None and cfg.resume is None:
+        raise ConfigError("trust: counts with resume= alone; what the command line itself names is built anyway")
     if cfg.resume is not None and Path(run.runtime.output_dir).resolve() != Path(cfg.resume).resolve():
         raise ConfigError("resume: goes alone, without -m and without hydra.*")
 

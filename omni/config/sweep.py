@@ -7,6 +7,7 @@ and rewrites the command line of `sweep.resume`.
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -27,7 +28,7 @@ from omni.config.check import ConfigError, check
 from omni.config.render import signature
 from omni.config.wording import say
 from omni.errors import OmniError
-from omni.record.folder import hold
+from omni.record.folder import hold, refuse_links
 from omni.record.gate import bound, value_of
 from omni.record.provenance import read_git
 from omni.record.report import write_report
@@ -166,20 +167,29 @@ def resume_command(argv: list[str]) -> list[str]:
     """The command line, with `sweep.resume=FOLDER|last` replaced by what started that sweep.
 
     Raises:
-        ConfigError: no such sweep, or other overrides beside it, which would not count.
+        ConfigError: no such sweep; other overrides beside it, which would not count; or those that could run code (see
+            `is_harmless`) are not given again beside it: the folder may come from somebody else.
+        OmniError: a link leads out of its folder.
     """
     args = get_args_parser().parse_args(argv[1:])
     asked = [override.partition("=")[2] for override in args.overrides if override.startswith("sweep.resume=")]
     if not asked or asked[0] in ("", "null"):
         return argv
     others = [override for override in args.overrides if not override.startswith("sweep.resume=")]
-    if others:
+    if idle := [override for override in others if is_harmless(override)]:
         raise ConfigError(
-            f"sweep.resume: a sweep goes on with its own overrides, so {', '.join(others)} would not count; "
+            f"sweep.resume: a sweep goes on with its own overrides, so {', '.join(idle)} would not count; "
             "drop it, or start a new sweep"
         )
     folder = newest_sweep() if asked[0] == "last" else Path(asked[0])
     saved = read_plan(folder)
+    refuse_links(folder)
+    risky = [override for override in saved if not is_harmless(override)]
+    if sorted(risky) != sorted(others):
+        raise ConfigError(
+            f"sweep.resume: {folder} was started with overrides that could run code, and may come from somebody else; "
+            f"if it is yours, give these again beside sweep.resume, and no others: {' '.join(risky) or 'none'}"
+        )
     flags = [argument for argument in argv[1:] if argument not in (*args.overrides, "-m", "--multirun")]
     return [argv[0], *flags, "--multirun", *saved, f"hydra.sweep.dir='{folder}'", f"sweep.resume='{folder}'"]
 
@@ -195,13 +205,30 @@ def newest_sweep() -> Path:
 def read_plan(folder: Path) -> list[str]:
     """The overrides a sweep was started with."""
     try:
-        overrides = OmegaConf.load(folder / PLAN).hydra.overrides
-        saved = [*overrides.hydra, *overrides.task]
+        overrides = OmegaConf.to_container(OmegaConf.load(folder / PLAN))["hydra"]["overrides"]
+        saved = [str(override) for override in (*overrides["hydra"], *overrides["task"])]
     except Exception as error:  # yaml, omegaconf and the file system have their own families of errors
         near = f"; the newest is {newest_sweep()}" if list(SWEEPS.glob(f"*/*/{PLAN}")) else ""
         raise ConfigError(f"sweep.resume: {folder} is no sweep folder: it has no readable {PLAN}{near}") from error
     ours = ("hydra.mode=", "hydra.sweep.dir=", "sweep.resume=")
     return [override for override in saved if not override.startswith(ours)]
+
+
+def is_harmless(override: str) -> bool:
+    """Whether an override only chooses among options that are there, or sets a value; of hydra's own settings a word of
+    its launcher and its sweeper alone. It names no class, looks nothing up, and leads to no YAML outside of conf/."""
+    key, _, value = override.lstrip("+~").partition("=")
+    if (
+        not re.fullmatch(r"[\w./]+", key)
+        or "${" in override
+        or re.search(r"(?<![A-Za-z0-9])_\w+_(?![A-Za-z0-9])", override)
+    ):
+        return False
+    if re.match(r"hydra\b", key):
+        group = re.fullmatch(r"hydra/(launcher|sweeper)(/\w+)*", key)
+        return bool((group or re.match(r"hydra\.(launcher|sweeper)\.", key)) and re.fullmatch(r"-?\w+(\.\d+)?", value))
+    # A key without a dot may be a group, and its option a path.
+    return "." in key or bool(re.fullmatch(r"([\w\[\](),*'\" -]|(?<=\w)/(?=\w)|(?<=\w)\.(?=\w))*", value))
 
 
 def objective(cfg: DictConfig, run: dict[str, Any]) -> float:

@@ -5,7 +5,7 @@ Shape letters: B batch, K encoder layers kept, T encoder frames, D encoder width
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ POOL = 32
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass takes.
+    """What one forward pass takes; the training loop moves it to its device.
 
     inputs: keyword arguments of `Omni.forward`: always idx_BL and targets_BL (-1 is not graded), padded to the right.
     graded: how many targets are graded. names: of the clips or rows, for an error to name. kind: of a batch among
@@ -82,14 +82,17 @@ def collate(examples: Sequence[Example], *, bos: int) -> Batch:
     ids = [example.ids_L for example in examples]
     targets = [targets_of(example, bos) for example in examples]
     places = [example.place for example in examples]
-    states_BKTD = pad_sequence([example.states_KTD.transpose(0, 1) for example in examples], batch_first=True)
+    # Of clips whose states are kept in fp16 and in fp32, or those of the first would decide.
+    kind = reduce(torch.promote_types, (example.states_KTD.dtype for example in examples))
+    states = [example.states_KTD.to(kind).transpose(0, 1) for example in examples]
+    states_BKTD = pad_sequence(states, batch_first=True)
     return Batch(
         inputs={
             "idx_BL": pad_sequence(ids, batch_first=True),
             "targets_BL": pad_sequence(targets, batch_first=True, padding_value=IGNORE),
             "states_BKTD": states_BKTD.transpose(1, 2),
-            "frames_B": torch.tensor([example.states_KTD.size(1) for example in examples], device=ids[0].device),
-            **({"places_B": torch.tensor(places, device=ids[0].device)} if any(places) else {}),
+            "frames_B": torch.tensor([example.states_KTD.size(1) for example in examples]),
+            **({"places_B": torch.tensor(places)} if any(places) else {}),
         },
         graded=sum(1 + len(example.ids_L) - example.start for example in examples),
         names=[example.id for example in examples],

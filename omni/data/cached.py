@@ -4,7 +4,7 @@ Shape letters: K encoder layers kept, T encoder frames, D encoder width, L text 
 """
 
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -31,11 +31,12 @@ class CachedClips:
         shards: the states that are there, and where others go.
         encoder: waveforms to states and lengths.
         tokenizer: text to ids.
-        device: where states are wanted.
+        device: where the encoder lives.
         limit: use only this many clips, the first ones.
         only: use only the clips whose row it says so of.
 
     Attributes:
+        most_skipped: what share of the clips may be left out.
         skipped: clips that could not be read, or are beyond the data set's limits, by their id, and why.
         lengths: how long each clip is: in seconds where every row says it, else in frames, once all are encoded.
     """
@@ -64,7 +65,7 @@ class CachedClips:
             for part in parts
             for clip, script in zip(part, scripts([dataset.clips[clip] for clip in part], tokenizer), strict=True)
         }
-        self.skipped: dict[str, str] = {}
+        self.most_skipped, self.skipped = MOST_SKIPPED, {}
         self.lengths = self.measure()
         # Of questions it is the words too that a resumed run must find as they were; a transcript stays as it is.
         asked = [list(script.ids) for script in self.scripts.values() if script.place]
@@ -109,7 +110,10 @@ class CachedClips:
         sounds: dict[str, list[int]] = {}  # several rows may ask about one
         for clip in order:
             sounds.setdefault(self.keys[clip], []).append(clip)
-        wanted = [Wanted(key, lambda clip=rows[0]: self.dataset[clip].waveform) for key, rows in sounds.items()]
+        wanted = [
+            Wanted(key, lambda clip=rows[0]: self.dataset[clip].waveform, self.dataset.clips[rows[0]].id)
+            for key, rows in sounds.items()
+        ]
         done, refused, rows = 0, {}, list(sounds.values())
         for there in self.shards.fill(wanted, self.encode):
             for clip in (clip for group in rows[done:there] for clip in group):
@@ -118,10 +122,14 @@ class CachedClips:
                 else:
                     refused[clip] = reason
             done = there
-        self.skipped |= {self.dataset.clips[clip].id: refused[clip] for clip in sorted(refused)}
-        if len(self.skipped) > MOST_SKIPPED * len(self.keys):
+        self.leave_out(refused)
+        if len(self.skipped) > self.most_skipped * len(self.keys):
             shown = "".join(f"\n  {reason}" for reason in list(self.skipped.values())[:10])
             raise OmniError(f"dataset: {len(self.skipped)} of {len(self.keys)} clips cannot be read:{shown}")
+
+    def leave_out(self, refused: Mapping[int, str]) -> None:
+        """Go on without some clips, each for a reason."""
+        self.skipped |= {self.dataset.clips[clip].id: refused[clip] for clip in sorted(refused)}
         self.clips = [clip for clip in self.clips if clip not in refused]
         self.lengths = self.measure()
 
@@ -150,7 +158,7 @@ class CachedClips:
 
     def __getitem__(self, index: int) -> Example:
         clip = self.clips[index]
-        states_KTD = self.shards.read(self.keys[clip]).to(self.device)
+        states_KTD = self.shards.read(self.keys[clip])
         script = self.scripts[clip]
-        ids_L = torch.tensor(script.ids, dtype=torch.long, device=self.device)
+        ids_L = torch.tensor(script.ids, dtype=torch.long)
         return Example(self.dataset.clips[clip].id, states_KTD, ids_L, script.place, script.start, script.end)

@@ -111,15 +111,15 @@ class Copies(Numbered):
         if self.soft:
             soft = soften(copies, difficulties, table_VC, self.wear, random)
             inputs["audio_features"] = pad(soft, 0.0)
-            inputs["audio_lengths"] = torch.tensor([len(row) for row in soft], device=table_VC.device)
+            inputs["audio_lengths"] = torch.tensor([len(row) for row in soft])
         else:
             hard = [torch.from_numpy(copy[:, 0][copy[:, 0] != BLANK]) for copy in copies]
             ids = [torch.cat(pair) for pair in zip(hard, ids, strict=True)]
             targets = [
                 torch.cat([row.new_full((len(copy),), IGNORE), row]) for copy, row in zip(hard, targets, strict=True)
             ]
-        inputs["idx_BL"] = pad(ids, 0).to(table_VC.device)
-        inputs["targets_BL"] = pad(targets, IGNORE).to(table_VC.device)
+        inputs["idx_BL"] = pad(ids, 0)
+        inputs["targets_BL"] = pad(targets, IGNORE)
         graded = int((inputs["targets_BL"] != IGNORE).sum())
         return Batch(inputs=inputs, graded=graded, names=[f"the copy of {text[:40]!r}" for text in texts])
 

@@ -51,7 +51,7 @@ class EncodedClips:
         dataset: the clips; where it has a `fingerprint`, a run is not resumed on others.
         encoder: waveforms to states and lengths; frames beyond a length are dropped.
         tokenizer: text to ids.
-        device: where the encoder lives and the states are kept.
+        device: where the encoder lives; the states are kept on the CPU.
         limit: use only this many clips, the first ones.
     """
 
@@ -94,8 +94,9 @@ class EncodedClips:
             raise OmniError(
                 f"encoder: gave states of shape {tuple(states_BKTD.shape)}; wanted (clips, layers, frames, width)"
             )
-        states_KTD = states_BKTD[0, :, : int(lengths_B[0])].clone()  # a view would keep what is cut off in memory
-        ids_L = torch.tensor(script.ids, device=self.device)
+        # As a copy: a view would keep what is cut off in memory.
+        states_KTD = states_BKTD[0, :, : int(lengths_B[0])].to("cpu", copy=True)
+        ids_L = torch.tensor(script.ids)
         return Example(sample.id, states_KTD, ids_L, script.place, script.start, script.end)
 
     def encode_ahead(self, needed: Callable[[], Iterable[int]], known: Collection[str] = ()) -> Iterator[Measured]:

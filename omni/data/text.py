@@ -29,7 +29,6 @@ class PackedText:
         batch_size: int,
         row_tokens: int,
         embeddings: Callable[[], Tensor],
-        device: torch.device,
         seed: int,
     ) -> Feed:
         """Training batches, endlessly.
@@ -40,7 +39,7 @@ class PackedText:
             seed: of the order.
         """
         rows = self.rows("train", tokenizer, row_tokens, seed)
-        return RowFeed(rows, batch_size=batch_size, device=device)
+        return RowFeed(rows, batch_size=batch_size)
 
     def held_out(
         self, *, tokenizer: Tokenizer, batch_size: int, row_tokens: int, tokens: int, device: torch.device
@@ -82,8 +81,8 @@ class Corpus(PackedText):
 class RowFeed:
     """A feed of packed rows: `batch_size` a batch."""
 
-    def __init__(self, rows: Packer, *, batch_size: int, device: torch.device):
-        self.rows, self.batch_size, self.device = rows, batch_size, device
+    def __init__(self, rows: Packer, *, batch_size: int):
+        self.rows, self.batch_size = rows, batch_size
         self.number = 0
 
     def __iter__(self) -> "RowFeed":
@@ -98,7 +97,7 @@ class RowFeed:
         idx_BL, targets_BL = self.rows.take(self.batch_size)
         self.number += 1
         return Batch(
-            {"idx_BL": idx_BL.to(self.device), "targets_BL": targets_BL.to(self.device)},
+            {"idx_BL": idx_BL, "targets_BL": targets_BL},
             graded=int((targets_BL != IGNORE).sum()),
             names=[f"text rows {first} to {first + self.batch_size - 1}"],
         )

@@ -142,10 +142,10 @@ def gain(shuffled: np.ndarray, matched: np.ndarray, tokens: np.ndarray) -> Inter
 @torch.no_grad()
 def project(model: Omni, examples: Sequence[Example]) -> list[Tensor]:
     """Soft tokens (S, C) of each clip."""
-    soft = []
+    soft, device = [], model.backbone.lm_head.weight.device
     for first in range(0, len(examples), BATCH):
         batch = collate(examples[first : first + BATCH], bos=0).inputs
-        soft_BSC, lengths_B = model.hear(batch["states_BKTD"], batch["frames_B"])
+        soft_BSC, lengths_B = model.hear(batch["states_BKTD"].to(device), batch["frames_B"].to(device))
         soft += [row[:length] for row, length in zip(soft_BSC, lengths_B.tolist(), strict=True)]
     return soft
 
@@ -155,12 +155,14 @@ def seconds(encoder: torch.nn.Module, examples: Sequence[Example]) -> list[float
     return [example.states_KTD.size(1) / encoder.frame_rate for example in examples]
 
 
-def silences(encoder: torch.nn.Module, examples: Sequence[Example]) -> list[Example]:
+def silences(model: Omni, examples: Sequence[Example]) -> list[Example]:
     """Clips as long as these, and silent; each length is encoded once."""
     states: dict[int, Tensor] = {}
+    encoder, device = model.encoder, model.backbone.lm_head.weight.device
     for example, length in zip(examples, seconds(encoder, examples), strict=True):
         like, frames = example.states_KTD, example.states_KTD.size(1)
         if frames not in states:
-            states_BKTD, _ = encoder([torch.zeros(round(length * SAMPLE_RATE), device=like.device)])
-            states[frames] = states_BKTD[0, :, :frames].to(like.dtype)
+            states_BKTD, _ = encoder([torch.zeros(round(length * SAMPLE_RATE), device=device)])
+            silent = states_BKTD[0, :, :frames].to(like.device)
+            states[frames] = silent.to(like.dtype) if silent.to(like.dtype).isfinite().all() else silent
     return [Example(example.id, states[example.states_KTD.size(1)], example.ids_L) for example in examples]

@@ -67,7 +67,7 @@ class HearingLook:
         self.heard = [self.examples[i] for i in spread(len(self.examples), CLIPS)]
         for example in self.heard:
             self.model.check_fits(example.id, frames=example.states_KTD.size(1), tokens=len(example.ids_L))
-        self.silent = silences(self.model.encoder, self.heard)
+        self.silent = silences(self.model, self.heard)
 
 
 def spread(count: int, most: int) -> list[int]:

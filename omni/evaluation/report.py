@@ -37,7 +37,7 @@ def hearing_report(model: Omni, examples: Sequence[Example], tokenizer: Tokenize
     """The report on a model in eval mode."""
     backbone, bos = model.backbone, tokenizer.bos
     texts, soft = [example.ids_L for example in examples], project(model, examples)
-    losses = five_losses(backbone, soft, project(model, silences(model.encoder, examples)), texts, bos=bos)
+    losses = five_losses(backbone, soft, project(model, silences(model, examples)), texts, bos=bos)
     said = [tokenizer.decode(text.tolist()[1:]) for text in texts]
     lasting = seconds(model.encoder, examples)
     heard = transcribe(backbone, tokenizer, soft, seconds=lasting)

@@ -60,16 +60,20 @@ def attend(q_BHTE: Tensor, k_BGKE: Tensor, v_BGKE: Tensor, window: int, foreign_
     # Scaling queries and keys by QK_SCALE each is scaling their products by its square: two tensors less to write.
     scale, grouped = QK_SCALE**2 / math.sqrt(q_BHTE.size(3)), q_BHTE.size(1) != k_BGKE.size(1)
     attention = partial(F.scaled_dot_product_attention, scale=scale, enable_gqa=grouped)
-    if foreign_B is None and (length == 1 or (past == 0 and length <= window + 1)):
-        return attention(q_BHTE, k_BGKE, v_BGKE, is_causal=length > 1)
+    if foreign_B is None and length == 1:
+        return attention(q_BHTE, k_BGKE, v_BGKE)
     outputs, start = [], 0
+    if foreign_B is None and past == 0:  # is_causal as a word: a comparison of lengths is symbolic when compiled
+        if length <= window + 1:
+            return attention(q_BHTE, k_BGKE, v_BGKE, is_causal=True)
+        start = window + 1
+        outputs = [attention(*(x[:, :, :start] for x in (q_BHTE, k_BGKE, v_BGKE)), is_causal=True)]
     while start < length:
-        causal = start == past == 0 and foreign_B is None
-        stop = min(length, start + (window + 1 if causal else QUERY_BLOCK))
+        stop = min(length, start + QUERY_BLOCK)
         first, last = max(0, past + start - window), past + stop
         q, k, v = q_BHTE[:, :, start:stop], k_BGKE[:, :, first:last], v_BGKE[:, :, first:last]
-        mask = None if causal else visible(past + start, first, last, window, foreign_B, device=q.device)
-        outputs.append(attention(q, k, v, attn_mask=mask, is_causal=causal))
+        mask = visible(past + start, first, last, window, foreign_B, device=q.device)
+        outputs.append(attention(q, k, v, attn_mask=mask))
         start = stop
     return torch.cat(outputs, dim=2)
 

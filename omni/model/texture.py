@@ -22,8 +22,10 @@ FAR = 5.0
 class PartStatistics(nn.Module):
     """A soft token for each of some equal parts of a sound: mean and deviation of each layer's channels in it
     (statistics pooling, Snyder et al. 2018, x-vectors), standardised by their mean and deviation over all that was
-    heard in training, through two layers that know which part it is. Of several processes, it is the first one's share
-    of what was heard.
+    heard in training, through two layers that know which part it is.
+
+    A forward pass in training leaves its mean and variance in `heard`; `take_in` makes them part of the running ones
+    between steps. So a step's passes all know the steps before and themselves, whichever process takes them.
 
     Args:
         n_states, width: K and D of the encoder.
@@ -41,6 +43,8 @@ class PartStatistics(nn.Module):
         statistics = 2 * n_states * width
         # Channels of Whisper's inner states lie far from zero, and what tells sounds apart is small beside that.
         self.norm = nn.BatchNorm1d(statistics, affine=False, momentum=None)
+        # Sums over the passes since the last step: how many, then the means and the variances.
+        self.register_buffer("heard", torch.zeros(1 + 2 * statistics), persistent=False)
         self.fc1 = Linear(statistics, hidden_dim, bias=True)
         self.place_PH = nn.Parameter(torch.randn(parts, hidden_dim))
         self.fc2 = Linear(hidden_dim, out_dim, bias=True)
@@ -73,12 +77,27 @@ class PartStatistics(nn.Module):
     def standardised(self, rows_RF: Tensor) -> Tensor:
         """Each statistic less its mean, over its deviation, of all that was heard in training so far.
 
-        Not of this batch: clips of like length stand together, and with them those of one kind, whose mean is just what
-        tells them from others.
+        Not of this batch alone: clips of like length stand together, and with them those of one kind, whose mean is
+        just what tells them from others.
         """
+        mean_F, var_F = self.norm.running_mean, self.norm.running_var
         if self.training and len(rows_RF) > 1:
-            self.norm(rows_RF)
-        return F.batch_norm(rows_RF, self.norm.running_mean, self.norm.running_var).clamp(-FAR, FAR)
+            own_var_F, own_mean_F = torch.var_mean(rows_RF, dim=0)
+            self.heard += torch.cat([own_mean_F.new_ones(1), own_mean_F, own_var_F])
+            share = 1 / (self.norm.num_batches_tracked + 1.0)
+            mean_F, var_F = mean_F.lerp(own_mean_F, share), var_F.lerp(own_var_F, share)
+        return F.batch_norm(rows_RF, mean_F, var_F).clamp(-FAR, FAR)
+
+    @torch.no_grad()
+    def take_in(self) -> None:
+        """Make what `heard` holds, of one process or added up over several, part of the running statistics."""
+        passes, sums_2F = self.heard[0], self.heard[1:]
+        self.norm.num_batches_tracked += passes.long()
+        share = passes / self.norm.num_batches_tracked.clamp(min=1)
+        mean_F, var_F = (sums_2F / passes.clamp(min=1)).chunk(2)
+        self.norm.running_mean.lerp_(mean_F, share)
+        self.norm.running_var.lerp_(var_F, share)
+        self.heard.zero_()
 
 
 def shares(lengths_B: Tensor, parts: int, frames: int) -> Tensor:

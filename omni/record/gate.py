@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omni.errors import OmniError
-from omni.record.metrics import lower_is_better
+from omni.record.metrics import LOWER, better
 
 Summary = dict[str, dict[str, float | None]]
 
@@ -14,7 +14,7 @@ Verdict = Mapping[str, Any]
 
 def bound(metric: str) -> str:
     """How a gate reads its threshold: "at most" for what should be low, "at least" for all else and for falls."""
-    return "at most" if lower_is_better(metric) and not metric.endswith("_drop") else "at least"
+    return "at most" if better(metric) == LOWER and not metric.endswith("_drop") else "at least"
 
 
 def judge(summary: Summary, asked: Mapping[str, float]) -> list[Verdict]:

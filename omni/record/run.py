@@ -108,10 +108,14 @@ class Run:
         """A copy of what run.json holds."""
         return dict(self._data)
 
-    def update(self, **facts: Any) -> None:
-        """Add or replace facts in run.json, and bring `seconds` up to date. Raises OmniError."""
+    def note(self, **facts: Any) -> None:
+        """Add or replace facts, which run.json gets when it is written next: at the latest when the run ends."""
         _refuse_own(facts)
         self._data |= facts
+
+    def update(self, **facts: Any) -> None:
+        """Add or replace facts in run.json, and bring `seconds` up to date. Raises OmniError."""
+        self.note(**facts)
         self._write()
 
     def finish(self, status: str, *, metrics: dict | None = None, gate: list[Verdict] | None = None) -> None:

@@ -97,16 +97,22 @@ class World:
         if self.size == 1:
             return
         import torch
-        import torch.distributed as dist
 
         took_part = zip(*self.gather([parameter.grad is not None for parameter in parameters]), strict=True)
         reached = [parameter for parameter, by_rank in zip(parameters, took_part, strict=True) if any(by_rank)]
         for parameter in reached:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        with lost_is_an_error():
-            for work in [dist.all_reduce(parameter.grad, async_op=True) for parameter in reached]:
-                work.wait()
+        self.add([parameter.grad for parameter in reached])
+
+    def add(self, tensors: Sequence["Tensor"]) -> None:
+        """Add up each of these over all processes, in place. Raises LostError."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            with lost_is_an_error():
+                for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+                    work.wait()
 
     def close(self) -> None:
         """Nothing more is said. All close at about the same time, as NCCL wants it; twice does nothing."""
@@ -139,7 +145,7 @@ def join_world() -> Iterator[World]:
 
     world = World(int(os.environ["RANK"]), size, int(os.environ["LOCAL_RANK"]))
     gpus = torch.cuda.device_count()
-    if gpus:  # with fewer GPUs than processes only device=cpu goes on from here, see `Trainer.join`
+    if gpus:  # of two processes on one GPU only device=cpu goes on from here, see `Trainer.join`
         torch.cuda.set_device(world.local_rank % gpus)
     with lost_is_an_error():
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)

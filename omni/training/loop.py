@@ -78,6 +78,7 @@ class Trainer:
         self.max_steps, self.accumulate = max_steps, accumulate
         self.forward = torch.compile(model) if compile else model
         self.trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.listening = [module for module in model.modules() if hasattr(module, "take_in")]
         self.device = self.trainable[0].device
         self.seed = torch.initial_seed()
         self.world = World()
@@ -91,9 +92,12 @@ class Trainer:
         Raises:
             OmniError: two processes would share a GPU, or they do not stand at the same step.
         """
-        gpus = torch.cuda.device_count()
-        if self.device.type == "cuda" and world.local_rank >= gpus:
-            raise OmniError(f"{world.size} processes do not fit on {gpus} GPUs: start torchrun --nproc_per_node={gpus}")
+        if self.device.type == "cuda":  # not by counting: under Slurm each process may see its own GPU alone
+            gpus = set(world.gather(str(torch.cuda.get_device_properties(self.device).uuid)))
+            if len(gpus) < world.size:
+                raise OmniError(
+                    f"{world.size} processes share {len(gpus)} GPUs: start one for each, or set device=cpu"
+                )
         if len(set(steps := world.gather(self.done))) > 1:
             raise OmniError(
                 f"the processes stand at steps {steps}: the run's folder must be one that all of them, on every "
@@ -133,6 +137,8 @@ class Trainer:
         self.check_finite("gradient norm", norm, passes)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        for module in self.listening:
+            module.take_in()
         self.done += 1
         if self.warm:
             self.seconds += time.perf_counter() - began
@@ -158,10 +164,12 @@ class Trainer:
         sums = []
         for number, batch in batches.items():
             seed_everything(self.seed * 1_000_003 + self.done * self.accumulate + number)
-            loss = self.forward(**batch.inputs, reduction="sum")
+            inputs = {name: tensor.to(self.device) for name, tensor in batch.inputs.items()}
+            loss = self.forward(**inputs, reduction="sum")
             (loss / graded).backward()
             sums.append(loss.detach())
         self.world.add_gradients(self.trainable)  # asked for before anything waits for the device
+        self.world.add([module.heard for module in self.listening])
         nats = torch.stack(sums).tolist()
         own = {
             number: Pass(value, batch.graded, batch.kind, batch.names, batch.shape)

@@ -36,8 +36,9 @@ train.main()
 """
 
 
-def process(cwd: Path, *overrides: str) -> subprocess.CompletedProcess:
-    return subprocess.run([*COMMAND, *overrides], cwd=cwd, capture_output=True, text=True, timeout=600)
+def process(cwd: Path, *overrides: str, **env: str) -> subprocess.CompletedProcess:
+    line = [*COMMAND, *overrides]
+    return subprocess.run(line, cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=600)
 
 
 def runs(cwd: Path) -> list[Path]:
@@ -228,7 +229,7 @@ BROKEN_TORCHAUDIO = "raise OSError('libc10_cuda.so: cannot open shared object fi
 
 def test_a_torchaudio_that_does_not_fit_is_said_with_the_remedy(tmp_path):
     (tmp_path / "torchaudio.py").write_text(BROKEN_TORCHAUDIO)
-    failed = process(tmp_path, *SHORT)
+    failed = process(tmp_path, *SHORT, PYTHONUNBUFFERED="1")  # in a fresh interpreter: see tests/python
     assert failed.returncode == 1
     assert "cannot be imported together (libc10_cuda.so" in failed.stderr
     assert "torchaudio==2.11.*" in failed.stderr

@@ -93,10 +93,18 @@ def test_everything_is_said_at_once():
         ),
         ("stage.warmdown=1.5", "stage.warmdown: 1.5 must lie between 0 and 1"),
         ("projector.stack=0", "projector.stack: 0 must be at least 1"),
+        (
+            "precision=fp8",
+            "compile: without it fp8 is slower than bf16; set compile=true, or precision=bf16",
+        ),
     ],
 )
 def test_values_that_do_not_fit_each_other(override, line):
     assert problems(override) == [line]
+
+
+def test_compiled_fp8_is_a_choice():
+    check(composed("precision=fp8", "compile=true"))
 
 
 TEXT = ("stage=w0_base", "dataset=text", "dataset.path=a.txt", "backbone=gpt_d2")

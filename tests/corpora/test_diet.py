@@ -8,7 +8,7 @@ from omni.corpora.diet import DIALOGUE_ROUNDS, Diet
 from omni.errors import OmniError
 from omni.text.tokenizer import ByteTokenizer
 
-GIVEN = {"tokenizer": ByteTokenizer(), "batch_size": 2, "row_tokens": 32, "device": torch.device("cpu"), "seed": 1}
+GIVEN = {"tokenizer": ByteTokenizer(), "batch_size": 2, "row_tokens": 32, "seed": 1}
 KEYS = {"soft": 0.4, "hard": 0.1, "copies": 3, "ripening": 9}
 
 

@@ -9,7 +9,8 @@ import torch
 from omni.data.text import Corpus
 from omni.text.tokenizer import ByteTokenizer
 
-GIVEN = {"tokenizer": ByteTokenizer(), "batch_size": 2, "row_tokens": 32, "device": torch.device("cpu")}
+GIVEN = {"tokenizer": ByteTokenizer(), "batch_size": 2, "row_tokens": 32}
+HELD_OUT = GIVEN | {"device": torch.device("cpu")}
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_a_feed_goes_on_where_it_was_and_skipping_is_taking(corpus):
 
 
 def test_held_out_text_is_always_the_same_and_never_trained_on(corpus):
-    given = GIVEN | {"tokens": 128}
+    given = HELD_OUT | {"tokens": 128}
     first, second = corpus.held_out(**given), corpus.held_out(**given)
     assert len(first) == 2
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, second, strict=True))
@@ -64,7 +65,7 @@ def numbers(rows: torch.Tensor) -> list[int]:
 
 
 def test_held_out_text_comes_once_though_more_is_asked_for(corpus):
-    batches = corpus.held_out(**GIVEN | {"tokens": 10_000})
+    batches = corpus.held_out(**HELD_OUT | {"tokens": 10_000})
     found = [number for rows, _ in batches for number in numbers(rows)]
     assert sorted(found) == [99, 199, 299]
     for idx, targets in batches:

@@ -204,7 +204,7 @@ def example(frames: int, name: str = "") -> Example:
 
 def test_silences_are_as_long_as_their_clips_and_each_length_is_heard_once():
     meter, clips = Meter(), [example(3, "a"), example(5, "b"), example(3, "c")]
-    found = silences(meter, clips)
+    found = silences(Omni(encoder=meter, projector=None, backbone=tiny()), clips)
     assert meter.calls == 2
     for silent, clip, frames in zip(found, clips, (3, 5, 3), strict=True):
         assert (silent.id, silent.states_KTD.dtype) == (clip.id, torch.float16)

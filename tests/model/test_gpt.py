@@ -127,6 +127,20 @@ def test_windowed_attention_equals_the_full_square_with_a_mask(past, length, win
     torch.testing.assert_close(attend(q, k, v, window, foreign), expected)
 
 
+def test_attention_compiles_to_a_graph_for_all_lengths_within_the_window_and_one_behind_it():
+    graphs = []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(attend, backend=count, fullgraph=True, dynamic=True)
+    for length in (9, 14, 31, 40, 70, 90):
+        q, k, v = torch.randn(3, 1, 2, length, 4).unbind()
+        torch.testing.assert_close(compiled(q, k, v, 32), attend(q, k, v, 32))
+    assert len(graphs) <= 3
+
+
 def test_relu_squared_has_the_gradient_of_its_formula():
     x = torch.randn(4, 5, requires_grad=True)
     weight = torch.randn(4, 5)

@@ -111,14 +111,26 @@ def test_everything_but_a_frozen_part_learns_to_hear():
     before = model.texture.norm.running_mean.clone()
     train_mode(model)
     model(ids, ids, states_BKTD=states(), frames_B=FRAMES).backward()
+    model.texture.take_in()
     assert torch.equal(model.texture.norm.running_mean, before)
     model.texture.requires_grad_(True)
     train_mode(model)
     model(ids, ids, states_BKTD=states(), frames_B=FRAMES).backward()
+    model.texture.take_in()
     assert not torch.equal(model.texture.norm.running_mean, before)
     for part in (model.texture, model.projector):
         for name, parameter in part.named_parameters():
             assert parameter.grad.abs().sum() > 0, name
+
+
+def test_all_that_hears_compiles_to_one_graph_whatever_the_lengths():
+    model = pipeline().train()
+    ids, places = torch.randint(0, 50, (3, 9)), torch.tensor([2, 0, 9])
+    heard = {"states_BKTD": states(), "frames_B": FRAMES, "places_B": places}
+    wanted = model(ids, ids, **heard)
+    compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
+    torch.testing.assert_close(compiled(ids, ids, **heard), wanted)
+    assert model.texture.heard[0] == 2
 
 
 def test_an_encoder_never_trains():

@@ -22,6 +22,7 @@ def trained(parts: int = 4, **keys) -> PartStatistics:
     with torch.no_grad():
         for seed in range(20):
             texture(states(4, 30, seed), torch.tensor([30, 20, 10, 25]))
+            texture.take_in()
     return texture.eval()
 
 
@@ -46,6 +47,7 @@ def test_padding_is_not_heard_and_leaves_no_trace():
     for texture in (ours, theirs):
         texture.train()
     torch.testing.assert_close(ours(heard, frames), theirs(padded, frames), atol=1e-5, rtol=1e-5)
+    ours.take_in(), theirs.take_in()
     for name, value in ours.state_dict().items():
         torch.testing.assert_close(value, theirs.state_dict()[name], msg=name)
 
@@ -114,10 +116,27 @@ def test_statistics_are_learned_in_training_alone():
     texture, heard, length = trained(), states(2, 40, seed=99), torch.tensor([40, 20])
     before = {name: value.clone() for name, value in texture.state_dict().items()}
     texture(heard, length)
+    texture.take_in()
     assert all(torch.equal(value, before[name]) for name, value in texture.state_dict().items())
     texture.train()(heard, length)
+    texture.take_in()
     moved = {name for name, value in texture.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+
+
+@torch.no_grad()
+def test_passes_of_a_step_are_taken_in_alike_by_one_process_and_by_two():
+    one, first, second = (trained().train() for _ in range(3))
+    batches = [(states(3, 40, seed=50) + 1, torch.tensor([40, 9, 22])), (states(2, 10, seed=51), torch.tensor([10, 4]))]
+    for place, texture in enumerate((first, second)):
+        torch.testing.assert_close(texture(*batches[place]), one(*batches[place]), atol=0, rtol=0)
+    first.heard += second.heard
+    first.take_in(), one.take_in()
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(first.state_dict()[name], value, msg=name)
+    assert one.norm.num_batches_tracked == 22
+    one(*batches[0])
+    assert one.heard[0] == 1  # what was taken in counts once
 
 
 def test_a_batch_in_training_is_standardised():

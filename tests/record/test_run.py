@@ -16,6 +16,7 @@ import pytest
 import omni
 from omni.errors import OmniError
 from omni.record import provenance
+from omni.record.facts import SKIPPED_TOLD, tell_skipped
 from omni.record.folder import point_latest
 from omni.record.run import Run, read_run
 
@@ -432,3 +433,21 @@ def test_an_installed_copy_inside_another_checkout_has_no_git(checkout: Path) ->
 def test_without_git_there_is_a_note(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert provenance.read_git(checkout / "omni")[0] is None
+
+
+def test_what_each_step_leaves_out_is_on_record_in_the_end_but_not_written_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = []
+    monkeypatch.setattr(
+        "omni.record.run.replace_text", lambda path, text: written.append(path) or path.write_text(text)
+    )
+    caplog.set_level(logging.WARNING)
+    with suppress(ZeroDivisionError), start(tmp_path / "run") as run:
+        before = len(written)
+        for step in range(1, 51):
+            tell_skipped(run, {f"line {number}": "no JSON" for number in range(step)})
+        assert len(written) == before
+        _ = 1 / 0  # however it ends
+    assert caplog.text.count("left out line ") == SKIPPED_TOLD
+    assert len(read_run(tmp_path / "run")["skipped"]) == 50
