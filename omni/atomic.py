@@ -1,6 +1,7 @@
 """Files that are either the old ones or the new ones, whole, whatever happens in between; and taking turns at them."""
 
 import fcntl
+import glob
 import os
 import secrets
 import shutil
@@ -32,20 +33,34 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside `folder`; when the block ends well it becomes `folder`, in place of what was there.
-    A block that fails leaves that as it was. Raises OSError."""
+    A block that fails leaves that as it was. Raises OSError.
+
+    There is no step that swaps two folders on every system. A process that is killed between the two that it takes
+    leaves the old one under another name, and the next call puts it back.
+    """
     mark = secrets.token_hex(4)
     aside, old = (folder.with_name(f".{folder.name}.{mark}.{end}") for end in ("partial", "old"))
+    put_back(folder)
     try:
         aside.mkdir(parents=True)
         yield aside
         if folder.exists():
             folder.rename(old)
         aside.rename(folder)
+        if old.exists():
+            old.rename(aside)  # what is half removed is not to be put back
     finally:
-        if old.exists() and not folder.exists():
+        put_back(folder)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def put_back(folder: Path) -> None:
+    """Give a folder that was being replaced its name again; where the new one stands, remove the old one."""
+    for old in folder.parent.glob(f".{glob.escape(folder.name)}.*.old"):
+        if not folder.exists():
             old.rename(folder)
-        for left in (aside, old):
-            shutil.rmtree(left, ignore_errors=True)
+        else:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

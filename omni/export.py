@@ -7,13 +7,14 @@ python -m omni.generate run=data/my_base prompt="The sun is"   what it says
 python -m omni.export run=outputs/latest to=~/.cache/nanochat format=nanochat   as nanochat's own checkpoint
 python -m omni.export run=outputs/latest to=data/my_adapter format=adapter     its adapters alone, as PEFT has them
 python -m omni.export run=outputs/latest to=data/my_ears format=slim           a run without its frozen language model
+python -m omni.export run=outputs/latest to=my_model trust=my_ear   a run with a class of your own, of my_ear.py
 
 The other formats merge a run's adapters (stage.lora) into its weights. run is what omni.generate takes. A folder that
 was exported before is replaced, whole; nothing else is.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -34,11 +35,12 @@ class Format(Enum):
 
 @dataclass
 class Export:
-    """run: what to export. to: the folder to write. format: whose."""
+    """run: what to export. to: the folder to write. format: whose. trust: see `load_trained`."""
 
     run: str = MISSING
     to: str = MISSING
     format: Format = Format.omni
+    trust: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -59,10 +61,10 @@ def export(asked: Export) -> None:
     source, folder = Path(asked.run).expanduser(), Path(asked.to).expanduser()
     checkpoint = find_checkpoint(source)
     if asked.format is Format.omni:
-        hears = checkpoint is not None and load(checkpoint.parents[1]).encoder is not None
+        hears = checkpoint is not None and load(checkpoint.parents[1], asked.trust).encoder is not None
         if hears:
-            trained = load_trained(str(checkpoint), device="cpu", precision="fp32")
-            written = export_whole(trained.model, trained.tokenizer, checkpoint.parents[1], folder)
+            trained = load_trained(str(checkpoint), device="cpu", precision="fp32", trust=asked.trust)
+            written = export_whole(trained.model, trained.tokenizer, checkpoint.parents[1], folder, asked.trust)
         else:
             written = export_gpt(source, folder)
         print(f"{written:,} parameters in {folder}")
@@ -73,7 +75,7 @@ def export(asked: Export) -> None:
     if asked.format is Format.slim:
         if checkpoint is None:
             raise ConfigError(f"run: {source} is no run")
-        print(f"{export_slim(checkpoint, folder):,} parameters in {folder}")
+        print(f"{export_slim(checkpoint, folder, asked.trust):,} parameters in {folder}")
         return
     step = re.fullmatch(r"step_(\d+)", find_weights(source)[1].parent.name)
     print(export_nanochat(*load_gpt(source), folder, step=int(step[1]) if step else 0))

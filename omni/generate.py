@@ -6,15 +6,18 @@ python -m omni.generate run=outputs/latest prompt="..." samples=3 temperature=0.
 python -m omni.generate run=outputs/latest chat=true prompt="What is 2+2?"  a turn of a model tuned on conversations
 python -m omni.generate run=outputs/latest chat=true audio=dog.wav prompt="What animal is it?"    about what it hears
 python -m omni.generate run=data/starter prompt="The sun is"                an exported folder, or nanochat's
+python -m omni.generate run=outputs/latest trust=my_ear prompt="..."        a run with a class of your own, of my_ear.py
 
 audio can be given more than once; it stands in front of the prompt, in order.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from omegaconf import MISSING
 
 from omni.config.arguments import run
+from omni.config.check import ConfigError
 from omni.config.schema import Device, Precision
 from omni.config.trained import Trained, load_trained
 
@@ -35,6 +38,7 @@ class Generate:
     seed: int = 0
     device: Device = Device.auto
     precision: Precision = Precision.auto
+    trust: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -44,7 +48,10 @@ def main() -> None:
 
 def generate(asked: Generate) -> None:
     """Print what the model says as it comes; several samples one after another when all are done."""
-    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name)
+    for sound in asked.audio:
+        if not Path(sound).expanduser().exists():  # said before torch is imported
+            raise ConfigError(f"audio: {sound} does not exist")
+    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name, trust=asked.trust)
     from omni.generation.engine import Engine
     from omni.generation.sampling import Settings
 

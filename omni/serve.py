@@ -3,6 +3,7 @@
 python -m omni.serve run=data/hearing                    the page at http://127.0.0.1:8000, the API at /v1
 python -m omni.serve run=outputs/latest port=8080        a run of one's own
 OMNI_API_KEY=... python -m omni.serve run=... host=0.0.0.0     for others too: with a key, on all interfaces
+python -m omni.serve run=outputs/latest trust=my_ear     a run with a class of your own, of my_ear.py
 
 POST /v1/chat/completions    text and input_audio (wav, mp3, flac, ogg), streamed or not
 POST /v1/audio/transcriptions    GET /v1/models    GET /health
@@ -13,7 +14,8 @@ max_seconds. Needs pip install 'omni-audio[serve]'.
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from omegaconf import MISSING
@@ -37,6 +39,7 @@ class Serve(Limits):
     page: bool = True
     device: Device = Device.auto
     precision: Precision = Precision.auto
+    trust: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -49,12 +52,13 @@ def serve(asked: Serve) -> None:
     key = os.environ.get("OMNI_API_KEY")
     if key is not None and not key.strip():
         raise ConfigError("OMNI_API_KEY: it is empty, which would let everybody in; unset it or give a key")
-    try:
-        from omni.serving.server import open_socket, serve_on
-    except ImportError as error:
-        raise ConfigError(f"omni.serve: {error}; pip install 'omni-audio[serve]'") from error
+    needed = ("uvicorn", "fastapi", "python_multipart", *(["gradio"] if asked.page else []))
+    if missing := [name for name in needed if find_spec(name) is None]:
+        raise ConfigError(f"omni.serve needs {', '.join(missing)}: pip install 'omni-audio[serve]'")
+    from omni.serving.server import open_socket, serve_on
+
     listening = open_socket(asked.host, asked.port)
-    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name)
+    trained = load_trained(asked.run, device=asked.device.name, precision=asked.precision.name, trust=asked.trust)
     check_talks(trained)
     from omni.serving.api import create_app
     from omni.serving.assistant import Assistant
@@ -67,6 +71,7 @@ def serve(asked: Serve) -> None:
 
         app = mount_page(app, assistant, about=about(trained), key=key)
     host = f"[{asked.host}]" if ":" in asked.host else asked.host
+    logging.info(trained.arithmetic)
     print(f"{trained.source} at http://{host}:{listening.getsockname()[1]}", flush=True)
     serve_on(listening, app, assistant)
 

@@ -4,6 +4,7 @@ python -m omni.train                                   the defaults: W1 on five 
 python -m omni.train projector=conv stage.lr=3e-4      another projector, another learning rate
 python -m omni.train -m seed=1,2,3                     a sweep
 python -m omni.train resume=outputs/latest             go on where a run was cut off
+python -m omni.train resume=outputs/latest trust=my_ear      the same, with a class of your own, of my_ear.py
 torchrun --nproc_per_node=8 -m omni.train stage=...    the same run, faster: 8 processes share each step
 """
 
@@ -17,10 +18,11 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from omni.config.build import Built, build, build_loggers
-from omni.config.check import ConfigError, check
+from omni.config.check import ConfigError, check, components, refuse_missing
 from omni.config.entry import run_command
 from omni.config.recipe import sizes_of
 from omni.config.render import load, pinned, render, select, self_contained, signature
+from omni.config.sweep import PLAN
 from omni.errors import OmniError
 from omni.record.curve import draw_curve
 from omni.record.facts import tell_parts, tell_skipped, tell_throughput, tell_wait
@@ -41,25 +43,25 @@ def main() -> None:
     run_command(train, follow)
 
 
-def train(world: World, cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[float | None, bool]:
-    """One run. Returns its last loss, for a sweeper, and whether it passed its gate."""
+def train(world: World, cfg: DictConfig, folder: Path, overrides: list[str]) -> bool:
+    """One run. Returns whether it passed its gate."""
     run, cfg = open_run(cfg, folder, overrides)
     with run:
         check(cfg)
         refuse_uneven_shares(cfg, world)
-        point_latest(run.folder)
+        refuse_missing(cfg, overrides)
         log.info("%s in %s", cfg.stage.name, run.folder)
         built = build(cfg)
         for pattern in built.idle_patterns:
             log.warning("stage.freeze: %r matches no parameter; names look like backbone.lm_head.weight", pattern)
         tell_parts(run, built.model, built.init_from, precision=built.precision, device=built.device)
-        keep_tokenizer(built, run.folder)
         start = restore(built, run.folder)
         world.share((cfg, run.folder))
         built.trainer.join(world)
         run.begin()
         run.update(processes=world.size)
-        group = run.folder.parent.name if (run.folder.parent / "multirun.yaml").exists() else None
+        keep_tokenizer(built, run.folder)
+        group = run.folder.parent.name if (run.folder.parent / PLAN).exists() else None
         name = f"{cfg.stage.name} {run.folder.name}"
         loggers = Loggers(build_loggers(cfg, run.folder, name=name, group=group))
         loggers.config(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
@@ -79,7 +81,7 @@ def train(world: World, cfg: DictConfig, folder: Path, overrides: list[str]) -> 
             close(cfg, run, loggers, status)
     if stopped:  # too late for this run, in time for what a sweep would start next
         raise KeyboardInterrupt(f"stopped after the last step; {run.folder} is complete")
-    return run.data["metrics"]["loss"]["last"], status == "passed"
+    return status == "passed"
 
 
 def follow(world: World) -> None:
@@ -117,14 +119,20 @@ def open_run(cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[Run, 
         cfg = pinned(cfg)
         known = {key: select(cfg, key) for key in ("stage.name", "seed")}
         facts = {"stage": known["stage.name"], "signature": signature(cfg), "seed": known["seed"]}
-        return Run.start(folder, config_yaml=render(cfg), facts=facts), cfg
-    ignored = [override for override in overrides if not override.startswith(("resume=", "device="))]
+        run = Run.start(folder, config_yaml=render(cfg), facts=facts)
+        if (folder.parent / PLAN).exists():  # whatever becomes of a job, it stays in its sweep's table
+            run.begin()
+        return run, cfg
+    ignored = [override for override in overrides if not override.startswith(("resume=", "device=", "trust="))]
     if ignored:
         raise ConfigError(
             f"resume: a run goes on with its own saved configuration, so {', '.join(ignored)} would not count; "
             "drop it, or start a new run"
         )
-    saved = load(folder.resolve())  # before the run is taken up: a damaged one keeps its verdict
+    named = [cfg.trust] if isinstance(cfg.trust, str) else [*(cfg.trust or ())]
+    # A job of a sweep is composed again before it goes on, so what it is built of is the caller's own word.
+    named += [str(node.get("_target_")).rpartition(".")[0] for _, node in components(cfg)]
+    saved = load(folder.resolve(), named)  # before the run is taken up: a damaged one keeps its verdict
     check(saved)
     run = Run.resume(folder)
     if any(override.startswith("device=") for override in overrides):
@@ -199,10 +207,14 @@ def fit(cfg: DictConfig, built: Built, run: Run, loggers: Loggers, start: int) -
             loggers.log(step, values)
             progress.update(step, values)
             tell_skipped(run, trainer.feed.skipped)
-            if step == start + 1:  # a misspelt metric is not found out after hours
-                refuse_unknown(asked_of(stage), [*values, *(built.evaluate.metrics if stage.eval_every else ())])
+            if step == start + 1:
+                point_latest(run.folder)
+                logged = [*values, *(built.evaluate.metrics if stage.eval_every else ())]
+                refuse_unknown(asked_of(stage), logged)  # a misspelt metric is not found out after hours
+                refuse_unknown(filter(None, [cfg.sweep.objective]), logged, "sweep.objective=")
             stopping = any(trainer.world.gather(stop.requested))
             if step % stage.checkpoint_every == 0 or step == stage.max_steps or stopping:
+                run.update()  # first: what a run goes on behind has to be on record
                 save_checkpoint(
                     run.folder / "checkpoints", trainer.model, trainer.state_dict(), keep=stage.checkpoints_kept
                 )

@@ -1,11 +1,35 @@
 """What the tests of several rooms share."""
 
+import json
+import os
 import resource
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
+
+PYTHON = Path(__file__).parent / "python"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Commands that tests start by `sys.executable` are forked, where the system can: see tests/python."""
+    if hasattr(os, "pidfd_open") and "OMNI_TESTS_PYTHON" not in os.environ:
+        home = Path(tempfile.mkdtemp(prefix="omni-tests-"))
+        (home / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{PYTHON}" run "{home}" "$@"\n')
+        (home / "python").chmod(0o755)
+        (home / "environment.json").write_text(json.dumps(dict(os.environ)))
+        server = subprocess.Popen([sys.executable, PYTHON, "serve", home], stdin=subprocess.PIPE)
+        config.add_cleanup(lambda: (server.communicate(), shutil.rmtree(home)))
+        os.environ["OMNI_TESTS_PYTHON"] = str(home / "python")
+        if getattr(config.option, "numprocesses", None):
+            return  # xdist starts its workers by the real one, and each of them comes here again
+    sys.executable = os.environ.get("OMNI_TESTS_PYTHON", sys.executable)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def main() -> None:
     for place, clip in enumerate(made.clips):
         if len(clip.choices or ()) == 4:
             first.setdefault((clip.audio, clip.offset), place)
-    encoder = WhisperEncoder(layers=[], dtype="bf16")
+    encoder = WhisperEncoder(layers=[])
     kinds = defaultdict(list)
     for place in first.values():
         states_1KTD, lengths = encoder([made[place].waveform])

@@ -86,7 +86,7 @@ def write_smoke_clips(folder: str | Path) -> None:
 
     Safe when many processes do it at once: each writes aside and renames, so that a reader sees a whole file
     or none.
-    Raises OmniError when the folder cannot be written.
+    Raises OmniError when the folder cannot be written, or holds the manifest of other clips.
     """
     files = {f"{clip.id}.wav": _wav(synthesise(clip)) for clip in SMOKE_CLIPS}
     files["manifest.jsonl"] = "".join(
@@ -95,6 +95,8 @@ def write_smoke_clips(folder: str | Path) -> None:
     for name, wanted in files.items():
         path = Path(folder) / name
         try:
+            if name == "manifest.jsonl" and path.is_file() and SMOKE_CLIPS[0].id.encode() not in path.read_bytes():
+                raise OmniError(f"{path}: is of other clips, so it is not replaced; choose another folder")
             if not (path.is_file() and path.read_bytes() == wanted):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 replace_bytes(path, wanted)

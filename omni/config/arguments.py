@@ -17,7 +17,8 @@ T = TypeVar("T")
 def read_arguments(schema: type[T], words: list[str], *, doc: str) -> T:
     """An object of the dataclass `schema` from `key=value` words; `--help` prints `doc` and exits.
 
-    A text is taken as it stands, so a prompt may hold anything. A list's key is given once for each item.
+    A text is taken as it stands, so a prompt may hold anything. A list's key is given once for each item. Of a field
+    `dataset: dict[str, str]` the keys are `dataset` and whatever stands below it, `dataset.path`.
 
     Raises:
         ConfigError: an unknown key, a value of another type, a key left out that has no default.
@@ -30,6 +31,10 @@ def read_arguments(schema: type[T], words: list[str], *, doc: str) -> T:
         key, equals, value = word.partition("=")
         if not equals:
             raise ConfigError(f"{word}: write it as key=value{suggest(key, list(types))}")
+        group = key.partition(".")[0]
+        if types.get(group) == dict[str, str]:
+            texts.setdefault(group, {})[key] = value
+            continue
         if key not in types:
             raise ConfigError(f"{key}: unknown key{suggest(key, list(types))}")
         if types[key] in (str, str | None):

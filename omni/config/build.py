@@ -55,11 +55,6 @@ def build(cfg: DictConfig) -> Built:
     model = build_model(cfg, dtype, device)
     source, run, init_from = cfg.backbone.get("init_from"), cfg.stage.init_from, None
     if run is not None:
-        if not (Path(run) / "config.yaml").is_file():
-            raise ConfigError(
-                f"stage.init_from: {run} is no run, and no folder with one that passed; train the stage before it, as "
-                "`make align` does, or name a run of it"
-            )
         init_from = load_pipeline(model, Path(run), tokenizer)
     elif source is not None:
         init_from = load_backbone(model.backbone, Path(source), tokenizer)
@@ -83,15 +78,15 @@ def build_tokenizer(cfg: DictConfig) -> "Tokenizer":
         ) from error
 
 
-def build_model(cfg: DictConfig, dtype: "torch.dtype", device: "torch.device") -> "Omni":
+def build_model(cfg: DictConfig, dtype: "torch.dtype", device: "torch.device", *, trained: bool = False) -> "Omni":
     """Encoder, mixer, projector and backbone; seeded one by one, so that another projector leaves the backbone's start
-    as it is."""
+    as it is. trained: what its encoder computed in when it was trained does not count."""
     from omni.model.omni import Omni
     from omni.training.seed import seed_everything
 
     encoder = mixer = texture = projector = None
     if cfg.encoder is not None:
-        encoder = frozen_encoder(key_of(cfg.encoder), device)
+        encoder = build_encoder(cfg.encoder, dtype, device, trained=trained)
         if cfg.mixer is not None:
             seed_everything(cfg.seed)
             mixer = make(cfg.mixer, "mixer", n_states=encoder.n_states, width=encoder.width)
@@ -104,6 +99,19 @@ def build_model(cfg: DictConfig, dtype: "torch.dtype", device: "torch.device") -
     backbone = make(without(cfg.backbone, "tokenizer", "init_from"), "backbone", dtype=dtype)
     parts = {"encoder": encoder, "mixer": mixer, "texture": texture, "projector": projector, "backbone": backbone}
     return Omni(**parts).to(device)
+
+
+def build_encoder(
+    node: DictConfig, dtype: "torch.dtype", device: "torch.device", *, trained: bool = False
+) -> "torch.nn.Module":
+    """The encoder, in `dtype` if it leaves it open by "auto". trained: as `build_model`."""
+    asked = node.get("dtype")
+    if asked == "auto" or (trained and asked in ("fp32", "bf16")):
+        node = node.copy()
+        node.dtype = "fp32" if dtype.itemsize == 4 else "bf16"
+    elif asked == "bf16":
+        pick_dtype(asked, device)  # for its warning
+    return frozen_encoder(key_of(node), device)
 
 
 def adapt(model: "Omni", cfg: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
@@ -42,6 +43,19 @@ AT_LEAST_ONE = (
 )
 """Sizes and counts."""
 
+STARTER = "data/starter"
+
+MADE_AT_ONCE = "omni.data.clips.audio_smoke"
+"""The data set that needs no preparation."""
+
+PREPARED = {
+    "omni.corpora.amazon_queen.AmazonQueen": "queen.1c",
+    "omni.corpora.debian_text.DebianText": "facts.json",
+    "omni.corpora.diet.Diet": "facts.json",
+    "omni.corpora.starter_chats.StarterChats": "conversations.jsonl",
+}
+"""What a data set's folder holds once it is prepared; of others, anything."""
+
 
 class ConfigError(OmniError):
     """A configuration that cannot run; the message names each dotted key and the way out."""
@@ -70,6 +84,42 @@ def check(cfg: DictConfig) -> None:
         problems += misfits(cfg)
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def refuse_missing(cfg: DictConfig, overrides: list[str]) -> None:
+    """Raise ConfigError with all that a run needs and does not find, and how to get it.
+
+    Apart from `check`, since `omni.prepare` is there to get it.
+    """
+    named = [override for override in overrides if not override.startswith(("resume=", "device="))]
+    by = (
+        f"`python -m omni.prepare {shlex.join(named)}`"
+        if named
+        else "`python -m omni.prepare` with the run's overrides"
+    )
+    missing, start = [], cfg.stage.init_from
+    if start is not None and not (Path(start) / "config.yaml").is_file():
+        missing.append(
+            f"stage.init_from: {start} is no run, and no folder with one that passed; train the stage before it, as "
+            "`make align` does, or name a run of it"
+        )
+    if (tokenizer := name_of_tokenizer(cfg.backbone)) != BYTES:
+        try:
+            find_file(Path(tokenizer))
+        except TokenizerError as error:
+            missing.append(f"backbone.tokenizer: {error}; {by} trains one")
+    for key, node in components(cfg):
+        if not key.startswith("dataset") or (target := str(node.get("_target_"))) not in TARGETS:
+            continue
+        paths = node.get("path") or []
+        for path in [paths] if isinstance(paths, str) else paths:
+            if "*" not in path and not Path(path).expanduser().exists():
+                missing.append(f"{key}.path: {path} is not there; a relative path starts where you are")
+        folder = None if target == MADE_AT_ONCE else node.get("folder")
+        if folder and not any(Path(folder).expanduser().glob(PREPARED.get(target, "*"))):
+            missing.append(f"{key}.folder: {folder} is not prepared; {by} sees to it")
+    if missing:
+        raise ConfigError("\n".join(missing))
 
 
 def components(cfg: DictConfig) -> Iterator[tuple[str, DictConfig]]:
@@ -165,7 +215,12 @@ def misfits_of_tokenizer(backbone: DictConfig) -> Iterator[str]:
     """A tokenizer that is not there yet is no misfit: `omni.prepare` may be about to train it."""
     source = backbone.get("init_from")
     if source and not Path(source).expanduser().exists():
-        yield f"backbone.init_from: {source} is not there; name a run, an exported folder, or a nanochat base directory"
+        yield f"backbone.init_from: {source} is not there; " + (
+            "it comes with a clone of omni, and not with the package: start in the clone's folder, or set "
+            "backbone.init_from and backbone.tokenizer to its place there"
+            if source == STARTER
+            else "name a run, an exported folder, or a nanochat base directory"
+        )
         return
     name = name_of_tokenizer(backbone)
     with suppress(TokenizerError):

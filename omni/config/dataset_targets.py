@@ -206,7 +206,6 @@ DATASETS = (
     AmazonQueen,
     LibriSpeech,
     HubSpeech,
-    AugmentedClips,
     Mixture,
     AudioBenchMini,
     AudioInstructions,

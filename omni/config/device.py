@@ -1,6 +1,8 @@
 """Where a run computes and in which arithmetic: what its configuration asks for, held against what is there."""
 
 import importlib.metadata
+import logging
+from functools import cache
 from typing import TYPE_CHECKING
 
 from omni.config.check import ConfigError
@@ -9,6 +11,8 @@ if TYPE_CHECKING:  # torch is imported when something is built, not when a confi
     import torch
 
     from omni.model.omni import Omni
+
+log = logging.getLogger("omni.device")
 
 
 def pick_device(name: str) -> "torch.device":
@@ -32,11 +36,22 @@ def pick_device(name: str) -> "torch.device":
 
 
 def pick_dtype(name: str, device: "torch.device") -> "torch.dtype":
-    """bf16 where it or fp8 is asked for, or with "auto" where the hardware is made for it; fp32 elsewhere."""
+    """The arithmetic of that name: "auto" is bf16 where the device multiplies it natively, else fp32; "fp8" has bf16
+    beside it. The first time that a CPU has to emulate bf16 a warning says so."""
     import torch
 
-    fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.bfloat16 if name in ("bf16", "fp8") or (name == "auto" and fast) else torch.float32
+    from omni.model.precision import multiplies_bf16
+
+    if name == "fp32" or (name == "auto" and not multiplies_bf16(device)):
+        return torch.float32
+    if name == "bf16" and device.type == "cpu" and not multiplies_bf16(device):
+        warn_of_emulation()
+    return torch.bfloat16
+
+
+@cache
+def warn_of_emulation() -> None:
+    log.warning("this CPU has no bf16: it is emulated, far slower than fp32; precision=auto takes what is fast")
 
 
 def turn_to_fp8(model: "Omni", device: "torch.device") -> int:

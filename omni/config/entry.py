@@ -6,6 +6,7 @@ module sets it and reports them itself; a user who sets the variable gets the tr
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import sysconfig
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -22,6 +24,7 @@ from omegaconf import DictConfig
 import omni
 from omni.config import sweep
 from omni.config.check import ConfigError
+from omni.config.compose import refuse_twice
 from omni.config.paths import VERSION_BASE, conf_dir
 from omni.config.schema import register
 from omni.config.wording import is_foreseen, say
@@ -29,7 +32,7 @@ from omni.errors import OmniError
 from omni.training.distributed import LostError, World, join_world
 
 
-def run_command(lead: Callable[..., tuple[float | None, bool]], follow: Callable[[World], None]) -> None:
+def run_command(lead: Callable[..., bool], follow: Callable[[World], None]) -> None:
     """Compose the configuration from the command line, run `lead` on it (a sweep: on each), and exit.
 
     The exit status is 0 when every job passed, 1 when one failed, 130 after Ctrl-C. Of the processes that torchrun
@@ -77,22 +80,29 @@ def run_jobs(job: sweep.Job, want_traceback: bool, *, alone: bool) -> None:
     @hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name="train")
     def composed(cfg: DictConfig) -> float | None:
         run = HydraConfig.get()
-        run_one = partial(sweep.run_job, job) if run.mode == RunMode.MULTIRUN else job
+        folder, overrides, objective = Path(run.runtime.output_dir), list(run.overrides.task), None
         try:
             refuse_what_would_not_count(cfg, run)
-            objective, passed = run_one(cfg, Path(run.runtime.output_dir), list(run.overrides.task))
+            if run.mode == RunMode.MULTIRUN:
+                objective, passed = sweep.run_job(job, cfg, folder, overrides)
+            else:
+                passed = job(cfg, folder, overrides)
         except Exception as error:
             report(error, want_traceback)
             failed.append(error)
             if run.mode == RunMode.MULTIRUN:
                 raise  # hydra goes on with the other jobs, and a sweeper learns of it
             return None
+        finally:
+            drop_empty(folder)
         if not passed:
             failed.append(None)
         return objective
 
     try:
-        sys.argv = sweep.resume_command(overrides_last(sys.argv))
+        sys.argv = overrides_last(sys.argv)
+        refuse_twice(get_args_parser().parse_args(sys.argv[1:]).overrides)
+        sys.argv = sweep.resume_command(sys.argv)
         if not alone and {"-m", "--multirun"} & set(sys.argv):
             raise ConfigError("-m: several processes share one run, not a sweep; start its jobs one by one")
         composed()
@@ -107,6 +117,12 @@ def run_jobs(job: sweep.Job, want_traceback: bool, *, alone: bool) -> None:
             report(error, want_traceback)
         sys.exit(1)
     sys.exit(1 if failed or sweep.any_failed() else 0)
+
+
+def drop_empty(folder: Path) -> None:
+    """Take away the folder that hydra made for a run that never began: all that is in it is hydra's log."""
+    if {path.name for path in folder.iterdir()} <= {"train.log"}:
+        shutil.rmtree(folder)
 
 
 def overrides_last(argv: list[str]) -> list[str]:
@@ -139,6 +155,8 @@ def refuse_what_would_not_count(cfg: DictConfig, run: DictConfig) -> None:
                 raise ConfigError(f"{own / names[0]}: omni has a {names[0]} too, which hides it; give it another name")
     if cfg.sweep.dry_run:
         raise ConfigError("sweep.dry_run: counts with -m alone; add -m, or look with --cfg job")
+    if cfg.trust is not None and cfg.resume is None:
+        raise ConfigError("trust: counts with resume= alone; what the command line itself names is built anyway")
     if cfg.resume is not None and Path(run.runtime.output_dir).resolve() != Path(cfg.resume).resolve():
         raise ConfigError("resume: goes alone, without -m and without hydra.*")
 

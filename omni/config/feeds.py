@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from omni.config.check import ConfigError, name_of_tokenizer
-from omni.config.make import frozen_encoder, key_of, make
+from omni.config.make import key_of, make
 from omni.text.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def build_clips(
 
     look = None
     if cfg.features is None:
-        nodes = [None if node is None else key_of(node) for node in (cfg.dataset, cfg.augment, cfg.encoder)]
-        examples = encoded_clips(*nodes, name_of_tokenizer(cfg.backbone), device, cfg.debug.limit_clips)
+        nodes = [None if node is None else key_of(node) for node in (cfg.dataset, cfg.augment)]
+        examples = encoded_clips(*nodes, model.encoder, name_of_tokenizer(cfg.backbone), device, cfg.debug.limit_clips)
     else:
         examples = cached_clips(cfg, build_dataset(cfg.dataset, cfg.augment), model.encoder, tokenizer, device)
         if cfg.stage.eval_every:
@@ -118,16 +118,20 @@ def build_dataset(dataset: DictConfig, augment: DictConfig | None) -> "Clips":
 
 @lru_cache(maxsize=2)
 def encoded_clips(
-    dataset: str, augment: str | None, encoder: str, tokenizer: str, device: "torch.device", limit: int | None
+    dataset: str,
+    augment: str | None,
+    encoder: "torch.nn.Module",
+    tokenizer: str,
+    device: "torch.device",
+    limit: int | None,
 ) -> "EncodedClips":
-    """The clips of the nodes of `build_dataset` through the encoder of another; states stay for the next job of a
-    sweep."""
+    """The clips of the nodes of `build_dataset` through an encoder; states stay for the next job of a sweep."""
     from omni.data.features import EncodedClips
 
     nodes = [None if node is None else OmegaConf.create(json.loads(node)) for node in (dataset, augment)]
     return EncodedClips(
         build_dataset(*nodes),
-        encoder=frozen_encoder(encoder, device),
+        encoder=encoder,
         tokenizer=load_tokenizer(tokenizer),
         device=device,
         limit=limit,

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from omni.config.build import build_tokenizer
+from omni.config.build import build_encoder, build_tokenizer
 from omni.config.check import ConfigError, check
-from omni.config.device import import_torch, pick_device
+from omni.config.device import import_torch, pick_device, pick_dtype
 from omni.config.feeds import build_dataset, cached_clips
-from omni.config.make import frozen_encoder, key_of, make
+from omni.config.make import make
 from omni.data.manifest import NoSplitError
 from omni.record.facts import SKIPPED_TOLD
 from omni.record.progress import Progress
@@ -61,7 +61,7 @@ def cut_features(cfg: DictConfig) -> None:
         OmniError: clips, weights or a disk that are not as they should be.
     """
     device = pick_device(cfg.device.name)
-    encoder = frozen_encoder(key_of(cfg.encoder), device)
+    encoder = build_encoder(cfg.encoder, pick_dtype(cfg.precision.name, device), device)
     tokenizer = build_tokenizer(cfg)
     for name, dataset in parts_of(cfg):
         encode_split(name, cached_clips(cfg, dataset, encoder, tokenizer, device))

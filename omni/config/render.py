@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from omni.config.check import ConfigError, name_of_tokenizer
 from omni.config.schema import Train
+from omni.config.trust import check_saved
 from omni.record.run import read_run
 
-NOT_SIGNED = ("logger", "device", "resume", "sweep")
+NOT_SIGNED = ("logger", "device", "resume", "trust", "sweep")
 """Keys that change where a run runs and who watches, not what it computes."""
 
 
@@ -68,19 +70,25 @@ def signature(cfg: DictConfig) -> str | None:
     return hashlib.sha256(json.dumps(signed, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def load(run_folder: Path) -> DictConfig:
+def load(run_folder: Path, trust: str | Sequence[str] = ()) -> DictConfig:
     """The configuration a run saved.
 
+    Args:
+        trust: see `check_saved`.
+
     Raises:
-        ConfigError: config.yaml is missing or damaged, or of another version of omni.
+        ConfigError: config.yaml is missing or damaged, or of another version of omni, or asks for what is not built.
     """
     path = run_folder / "config.yaml"
     try:
         saved = OmegaConf.load(path)
+        check_saved(saved, path, trust)
         gate = OmegaConf.select(saved, "stage.gate")
         if gate is not None and set(gate) == {"metric", "threshold"}:  # as runs had it before a gate asked several
             saved.stage.gate = {gate.metric: gate.threshold}
         return OmegaConf.merge(OmegaConf.structured(Train), saved)
+    except ConfigError:
+        raise
     except Exception as error:  # yaml, omegaconf and the file system have their own families of errors
         raise ConfigError(f"{path}: cannot be read ({str(error).splitlines()[0]}); start a new run") from error
 

@@ -7,12 +7,14 @@ describes those that ship with omni.
 
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from omni.config.recipe import recipe
+from omni.record.folder import refuse_links
 from omni.record.run import read_run
 from omni.training.scaling import HEAD_DIM, Sizes
 
@@ -75,6 +77,7 @@ class Sweep:
     resume: str | None = None
     dry_run: bool = False
     fail_fast: bool = False
+    objective: str | None = None
 
 
 @dataclass
@@ -97,6 +100,7 @@ class Train:
     precision: Precision = Precision.auto
     compile: bool = False
     resume: str | None = None
+    trust: Any = None
 
 
 def gpt_width(n_layer: int) -> int:
@@ -108,11 +112,13 @@ def run_dir(fresh: str, resume: str | None) -> str:
     """The folder of a run: a fresh one, or the one to go on with.
 
     Raises:
-        OmniError: that one holds no run; said here, since hydra makes the folder before the job starts.
+        OmniError: that one holds no run, or leads elsewhere; said here, since hydra makes the folder and opens the log
+            before the job starts.
     """
     if resume is None:
         return fresh
     read_run(resume)
+    refuse_links(Path(resume))
     return resume
 
 

@@ -7,20 +7,20 @@ The folder is a run like any other, but that it cannot be gone on with: a config
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from omni.atomic import replace_text, replacing
+from omni.atomic import replace_text, replacing, replacing_folder
 from omni.config.check import ConfigError
 from omni.config.render import load
 from omni.errors import OmniError
-from omni.model.layout import MODEL, list_checkpoints
+from omni.model.layout import MODEL, of_base
 from omni.model.pretrained import find_weights, read_weights
 from omni.record.run import read_run
-from omni.training.checkpoint import of_base
 
 KEPT = ("config.yaml", "run.json", "checkpoints")
 BESIDE = ("README.md", "hearing", "audiobench_mini")
@@ -32,19 +32,20 @@ def halved(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.bfloat16) if tensor.ndim >= 2 else tensor
 
 
-def export_slim(checkpoint: Path, folder: Path) -> int:
+def export_slim(checkpoint: Path, folder: Path, trust: str | Sequence[str] = ()) -> int:
     """Write what a run trained; returns how many parameters.
 
     Args:
         checkpoint: of the run.
         folder: a new one, or one that was exported so before, which is replaced.
+        trust: see `check_saved`.
 
     Raises:
         ConfigError: the run names no language model to start from, or has trained it.
         OmniError: something else is in the way.
     """
-    run = checkpoint.parents[1]
-    cfg, state = load(run), load_file(checkpoint / MODEL)
+    run, folder = checkpoint.parents[1], folder.resolve()
+    cfg, state = load(run, trust), load_file(checkpoint / MODEL)
     base = {name: tensor for name, tensor in state.items() if of_base(name)}
     trained = {name: halved(tensor) for name, tensor in state.items() if name not in base}
     if not cfg.backbone.get("init_from"):
@@ -60,19 +61,22 @@ def export_slim(checkpoint: Path, folder: Path) -> int:
         )
     if folder.exists() and {path.name for path in folder.iterdir()} - {*KEPT, *BESIDE}:
         raise OmniError(f"{folder}: holds other things than a run that was exported; choose another")
-    target = folder / "checkpoints" / checkpoint.name
-    target.mkdir(parents=True, exist_ok=True)
     cfg.stage.init_from = None
-    replace_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
     told = {name: value for name, value in read_run(run).items() if name not in ("argv", "cwd", "host", "pid")}
     base = find_weights(Path(cfg.backbone.init_from))[1]
     named = {"source": str(base), "sha256": hashlib.sha256(base.read_bytes()).hexdigest()}
     told["backbone"] = told.get("backbone", {}) | named
-    replace_text(folder / "run.json", json.dumps(told, indent=2) + "\n")
-    with replacing(target / MODEL) as temporary:
-        save_file(trained, temporary)
-    shutil.copymode(folder / "config.yaml", target / MODEL)  # safetensors shuts out everybody else, whatever the umask
-    for old in list_checkpoints(folder / "checkpoints"):
-        if old != target:
-            shutil.rmtree(old)
+    with replacing_folder(folder) as aside:
+        target = aside / "checkpoints" / checkpoint.name
+        target.mkdir(parents=True)
+        replace_text(aside / "config.yaml", OmegaConf.to_yaml(cfg))
+        replace_text(aside / "run.json", json.dumps(told, indent=2) + "\n")
+        with replacing(target / MODEL) as temporary:
+            save_file(trained, temporary)
+        shutil.copymode(aside / "config.yaml", target / MODEL)  # safetensors shuts out others, whatever the umask
+        for kept in BESIDE:
+            if (folder / kept).is_dir():
+                shutil.copytree(folder / kept, aside / kept)
+            elif (folder / kept).exists():
+                shutil.copy2(folder / kept, aside / kept)
     return sum(tensor.numel() for tensor in trained.values())

@@ -5,11 +5,14 @@ and rewrites the command line of `sweep.resume`.
 """
 
 import logging
+import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
@@ -25,19 +28,20 @@ from omni.config.check import ConfigError, check
 from omni.config.render import signature
 from omni.config.wording import say
 from omni.errors import OmniError
-from omni.record.folder import hold
+from omni.record.folder import hold, refuse_links
+from omni.record.gate import bound, value_of
 from omni.record.provenance import read_git
 from omni.record.report import write_report
 from omni.record.run import Run, read_run
 
 log = logging.getLogger("omni.sweep")
 
-Job = Callable[[DictConfig, Path, list[str]], tuple[float | None, bool]]
-"""Takes the configuration, the run folder and the overrides; returns the objective and whether the gate was met."""
+Job = Callable[[DictConfig, Path, list[str]], bool]
+"""Takes the configuration, the run folder and the overrides; returns whether the gate was met."""
 
 SWEEPS = Path("outputs/sweeps")
 PLAN = "multirun.yaml"
-"""What hydra writes at the start of a sweep; it holds the overrides as they were typed."""
+"""What is written at the start of a sweep; it holds the overrides as they were typed."""
 
 
 taken: list[Path] = []
@@ -52,10 +56,12 @@ class SweepCallback(Callback):
         try:
             if is_grid(config) and not jobs(config):
                 raise ConfigError("the sweep is empty: a glob or a list in it matches nothing")
+            ready_search(config)
             if config.sweep.dry_run:
                 wrong = show_jobs(config)
                 sys.exit(1 if wrong else 0)
             take_folder(Path(config.hydra.sweep.dir), again=config.sweep.resume is not None)
+            OmegaConf.save(config, Path(config.hydra.sweep.dir) / PLAN)  # of the sweepers only hydra's own grid does
             if not str(config.hydra.launcher.get("_target_")).endswith(".BasicLauncher"):
                 # Parallel jobs get as many threads each as one alone: another number would change the last bits.
                 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -68,6 +74,35 @@ class SweepCallback(Callback):
             print(f"{name}  will fail: {problem}")
         if wrong and config.sweep.fail_fast:
             sys.exit("error: nothing was started (sweep.fail_fast)")
+
+
+def ready_search(config: DictConfig) -> None:
+    """See that a sweeper which searches can be gone on with, and that it searches in the right direction.
+
+    It is given the run's seed where it has none of its own: a search that is resumed then asks for the jobs that are
+    there, and only the missing ones run.
+
+    Raises:
+        ConfigError: it is told to maximise; or a dry run, when there is no list of jobs yet.
+    """
+    sweeper = config.hydra.sweeper
+    if is_grid(config):
+        return
+    if config.sweep.dry_run:
+        raise ConfigError(
+            "sweep.dry_run: lists the jobs of hydra's own grid; this sweeper chooses each by the ones before"
+        )
+    for key in ("sampler.seed", "optim.seed"):  # of optuna, of nevergrad
+        part, _, name = key.partition(".")
+        if (node := OmegaConf.select(sweeper, part)) is not None and name in node and node[name] is None:
+            node[name] = config.seed
+    for key in ("direction", "optim.maximize"):
+        told = OmegaConf.select(sweeper, key)
+        if getattr(told, "name", told) not in (None, False, "minimize"):
+            raise ConfigError(
+                f"hydra.sweeper.{key}: leave it out; a job returns what is to be made small, which is the negative of "
+                "an objective that is better large"
+            )
 
 
 def take_folder(folder: Path, *, again: bool) -> None:
@@ -132,20 +167,29 @@ def resume_command(argv: list[str]) -> list[str]:
     """The command line, with `sweep.resume=FOLDER|last` replaced by what started that sweep.
 
     Raises:
-        ConfigError: no such sweep, or other overrides beside it, which would not count.
+        ConfigError: no such sweep; other overrides beside it, which would not count; or those that could run code (see
+            `is_harmless`) are not given again beside it: the folder may come from somebody else.
+        OmniError: a link leads out of its folder.
     """
     args = get_args_parser().parse_args(argv[1:])
     asked = [override.partition("=")[2] for override in args.overrides if override.startswith("sweep.resume=")]
     if not asked or asked[0] in ("", "null"):
         return argv
     others = [override for override in args.overrides if not override.startswith("sweep.resume=")]
-    if others:
+    if idle := [override for override in others if is_harmless(override)]:
         raise ConfigError(
-            f"sweep.resume: a sweep goes on with its own overrides, so {', '.join(others)} would not count; "
+            f"sweep.resume: a sweep goes on with its own overrides, so {', '.join(idle)} would not count; "
             "drop it, or start a new sweep"
         )
     folder = newest_sweep() if asked[0] == "last" else Path(asked[0])
     saved = read_plan(folder)
+    refuse_links(folder)
+    risky = [override for override in saved if not is_harmless(override)]
+    if sorted(risky) != sorted(others):
+        raise ConfigError(
+            f"sweep.resume: {folder} was started with overrides that could run code, and may come from somebody else; "
+            f"if it is yours, give these again beside sweep.resume, and no others: {' '.join(risky) or 'none'}"
+        )
     flags = [argument for argument in argv[1:] if argument not in (*args.overrides, "-m", "--multirun")]
     return [argv[0], *flags, "--multirun", *saved, f"hydra.sweep.dir='{folder}'", f"sweep.resume='{folder}'"]
 
@@ -161,8 +205,8 @@ def newest_sweep() -> Path:
 def read_plan(folder: Path) -> list[str]:
     """The overrides a sweep was started with."""
     try:
-        overrides = OmegaConf.load(folder / PLAN).hydra.overrides
-        saved = [*overrides.hydra, *overrides.task]
+        overrides = OmegaConf.to_container(OmegaConf.load(folder / PLAN))["hydra"]["overrides"]
+        saved = [str(override) for override in (*overrides["hydra"], *overrides["task"])]
     except Exception as error:  # yaml, omegaconf and the file system have their own families of errors
         near = f"; the newest is {newest_sweep()}" if list(SWEEPS.glob(f"*/*/{PLAN}")) else ""
         raise ConfigError(f"sweep.resume: {folder} is no sweep folder: it has no readable {PLAN}{near}") from error
@@ -170,12 +214,40 @@ def read_plan(folder: Path) -> list[str]:
     return [override for override in saved if not override.startswith(ours)]
 
 
-def run_job(job: Job, cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[float | None, bool]:
-    """One job of a sweep: passed over when a resumed sweep has it already, gone on with when it was cut off.
+def is_harmless(override: str) -> bool:
+    """Whether an override only chooses among options that are there, or sets a value; of hydra's own settings a word of
+    its launcher and its sweeper alone. It names no class, looks nothing up, and leads to no YAML outside of conf/."""
+    key, _, value = override.lstrip("+~").partition("=")
+    if (
+        not re.fullmatch(r"[\w./]+", key)
+        or "${" in override
+        or re.search(r"(?<![A-Za-z0-9])_\w+_(?![A-Za-z0-9])", override)
+    ):
+        return False
+    if re.match(r"hydra\b", key):
+        group = re.fullmatch(r"hydra/(launcher|sweeper)(/\w+)*", key)
+        return bool((group or re.match(r"hydra\.(launcher|sweeper)\.", key)) and re.fullmatch(r"-?\w+(\.\d+)?", value))
+    # A key without a dot may be a group, and its option a path.
+    return "." in key or bool(re.fullmatch(r"([\w\[\](),*'\" -]|(?<=\w)/(?=\w)|(?<=\w)\.(?=\w))*", value))
+
+
+def objective(cfg: DictConfig, run: dict[str, Any]) -> float:
+    """What a sweeper is to make small, as all of them do unless told otherwise: the metric of `sweep.objective`, else
+    the first that the gate asks for, else the loss. Of one that is better large it is the negative."""
+    metric = cfg.sweep.objective or (run["gate"] or [{"metric": "loss"}])[0]["metric"]
+    value = value_of(run["metrics"], metric)
+    if value is None:  # nothing finite was measured
+        return math.inf
+    return value if bound(metric) == "at most" else -value
+
+
+def run_job(job: Job, cfg: DictConfig, folder: Path, overrides: list[str]) -> tuple[float, bool]:
+    """One job of a sweep: passed over when a resumed sweep has it already, gone on with when it was cut off. Returns
+    its objective and whether the gate was met.
 
     The sweep's report is brought up to date afterwards, however the job ended.
     """
-    started = (folder.parent / PLAN).stat().st_mtime  # hydra writes it at each start, a resumed one too
+    started = (folder.parent / PLAN).stat().st_mtime  # written at each start, a resumed one too
     ended = {name: (folder.parent / name / "run.json").stat().st_mtime for name in failed_jobs(folder.parent)}
     failed = [name for name, when in ended.items() if when >= started]
     if cfg.sweep.fail_fast and failed:
@@ -185,12 +257,13 @@ def run_job(job: Job, cfg: DictConfig, folder: Path, overrides: list[str]) -> tu
         if found == "done":
             run = read_run(folder)
             log.info("#%s is done: %s", folder.name, run["status"])
-            return run["metrics"]["loss"]["last"], run["status"] == "passed"
+            return objective(cfg, run), run["status"] == "passed"
         if found == "cut off":
             cfg.resume = str(folder)
             overrides = []
     try:
-        return job(cfg, folder, overrides)
+        passed = job(cfg, folder, overrides)
+        return objective(cfg, read_run(folder)), passed
     finally:
         try:
             write_report(folder.parent)

@@ -5,10 +5,11 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from omni.config.dataset_targets import DATASETS
+from omni.config.dataset_targets import DATASETS, AugmentedClips
 
 
 class EncoderPrecision(Enum):
+    auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
 
@@ -52,7 +53,7 @@ class WhisperEncoder:
     depth: int = MISSING
     context: Context = Context.clip
     layers: list[int] = field(default_factory=lambda: [-1])
-    dtype: EncoderPrecision = EncoderPrecision.fp32
+    dtype: EncoderPrecision = EncoderPrecision.auto
 
 
 @dataclass
@@ -64,7 +65,7 @@ class RandomWhisperEncoder:
     n_heads: int = MISSING
     context: Context = Context.clip
     layers: list[int] = field(default_factory=lambda: [-1])
-    dtype: EncoderPrecision = EncoderPrecision.fp32
+    dtype: EncoderPrecision = EncoderPrecision.auto
 
 
 @dataclass
@@ -76,7 +77,7 @@ class SelfSupervisedEncoder:
     width: int = MISSING
     depth: int = MISSING
     layers: list[int] = field(default_factory=lambda: [-1])
-    dtype: EncoderPrecision = EncoderPrecision.fp32
+    dtype: EncoderPrecision = EncoderPrecision.auto
 
 
 @dataclass
@@ -184,24 +185,17 @@ class WandbLogger:
     mode: WandbMode = WandbMode.auto
 
 
-TARGETS = {
-    schema._target_: schema
-    for schema in (
-        WhisperEncoder,
-        RandomWhisperEncoder,
-        SelfSupervisedEncoder,
-        OneLayer,
-        WeightedSum,
-        TokenWeights,
-        LayerConv,
-        PartStatistics,
-        StackMLP,
-        Conv,
-        GPT,
-        AdamW,
-        MuonAdamW,
-        CsvLogger,
-        WandbLogger,
-        *DATASETS,
-    )
+KINDS = {
+    "encoder": (WhisperEncoder, RandomWhisperEncoder, SelfSupervisedEncoder),
+    "mixer": (OneLayer, WeightedSum, TokenWeights, LayerConv),
+    "texture": (PartStatistics,),
+    "projector": (StackMLP, Conv),
+    "backbone": (GPT,),
+    "dataset": DATASETS,
+    "augment": (AugmentedClips,),
+    "optimizer": (AdamW, MuonAdamW),
+    "logger": (CsvLogger, WandbLogger),
 }
+"""What each group may be."""
+
+TARGETS = {schema._target_: schema for schemas in KINDS.values() for schema in schemas}

@@ -4,21 +4,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omegaconf import OmegaConf
+
 from omni.config.build import adapt, build_model, build_tokenizer
 from omni.config.check import ConfigError, check
+from omni.config.compose import compose
 from omni.config.device import import_torch, pick_device, pick_dtype
-from omni.config.feeds import cached_clips
+from omni.config.feeds import build_dataset, cached_clips
 from omni.config.make import make
 from omni.config.render import load, self_contained
 from omni.config.whole import PIPELINE, load_whole
-from omni.data.script import asks
+from omni.data.manifest import NoSplitError
 from omni.errors import OmniError
+from omni.record.facts import arithmetic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import torch
-    from omegaconf import DictConfig
     from torch import Tensor
 
     from omni.data.cached import CachedClips
@@ -32,12 +35,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """The pipeline in eval mode, its tokenizer, and where they come from: of a run, its checkpoint."""
+    """The pipeline in eval mode, its tokenizer, and where they come from: of a run, its checkpoint. trust: as it was
+    given to `load_trained`."""
 
     source: str
     model: "Omni"
     tokenizer: "Tokenizer"
     checkpoint: Path | None = None
+    trust: "str | Sequence[str]" = ()
+
+    @property
+    def arithmetic(self) -> str:
+        """In words: where it computes, and in what."""
+        return arithmetic(self.model, self.model.backbone.lm_head.weight.device)
 
     def ask(self, question: str, *sounds: str, max_tokens: int = 128) -> str:
         """The likeliest answer to a question about some sound files, or none. Raises as `hear`."""
@@ -77,107 +87,166 @@ class Trained:
         return soft[0, : lengths[0]]
 
 
-def load_trained(source: str, *, device: str = "auto", precision: str = "auto") -> Trained:
-    """A model that somebody trained.
+def load_trained(
+    source: str, *, device: str = "auto", precision: str = "auto", trust: "str | Sequence[str]" = ()
+) -> Trained:
+    """A model that somebody trained. No code of theirs runs.
 
     Args:
         source: a run (its newest checkpoint) or one of its checkpoints, or a folder that was exported of one, with all
             parts; or a language model alone: an exported folder, nanochat's base directory, or one of nanochat's
             `model_*.pt`.
+        precision: of all parts, whatever they were trained in.
+        trust: modules of your own whose classes it may be built of, besides omni's.
 
     Raises:
-        ConfigError: a run that cannot be built here.
+        ConfigError: a run that cannot be built here, or of classes that are not omni's and not in `trust`.
         OmniError: nothing to load there, or something damaged.
     """
-    import_torch()
+    path = Path(source).expanduser()
+    if checkpoint := find_checkpoint(path):
+        check_base(checkpoint, trust)
+    import_torch()  # it takes seconds, so what is missing is said before
     from omni.model.lora import has_lora, merge_lora
     from omni.model.omni import Omni
     from omni.model.pretrained import load_gpt
 
-    path, on = Path(source).expanduser(), pick_device(device)
+    on = pick_device(device)
     dtype = pick_dtype(precision, on)
-    if checkpoint := find_checkpoint(path):
-        model, tokenizer = load_run(checkpoint, dtype, on)
+    if checkpoint:
+        model, tokenizer = load_run(checkpoint, dtype, on, trust)
         if has_lora(model.backbone):  # beside its matrices they would cost time with every token
             model.backbone = merge_lora(model.backbone)
     elif (path / PIPELINE).is_file():
-        model, tokenizer = load_whole(path, dtype, on)
+        model, tokenizer = load_whole(path, dtype, on, trust)
     else:
         backbone, tokenizer = load_gpt(path, dtype)
         model = Omni(encoder=None, projector=None, backbone=backbone).to(on)
     model.backbone.to(dtype)  # nothing trains any more, so nothing needs fp32 masters
-    return Trained(source, model.eval(), tokenizer, checkpoint)
+    return Trained(source, model.eval(), tokenizer, checkpoint, trust)
 
 
-def held_out_clips(trained: Trained, split: str) -> "CachedClips":
-    """The clips of a split of the data set that a run was trained on.
+def own_data(trained: Trained) -> "Clips":
+    """The data set that a run was trained on.
 
     Raises:
-        ConfigError: no run, or one of text alone, or one that keeps no encoder states on disk.
+        ConfigError: an exported folder, which has none.
+    """
+    if trained.checkpoint is None:
+        raise ConfigError(
+            f"run: {trained.source} is no run, so it has no data of its own; name some, as in dataset=manifest "
+            "dataset.path=my.jsonl"
+        )
+    return make(load(trained.checkpoint.parents[1], trained.trust).dataset, "dataset")
+
+
+def held_out(trained: Trained, split: str) -> "Clips":
+    """A split of the data set that a run was trained on.
+
+    Raises:
+        ConfigError: as `own_data`; a data set that has no splits.
         ManifestError: no such split.
     """
-    cfg, dataset = own_data(trained)
+    dataset = own_data(trained)
     if not hasattr(dataset, "of"):
-        raise ConfigError(f"dataset: {cfg.dataset._target_} has no `of(split)`, so nothing of it is held out")
-    return clips_of(trained, cfg, dataset.of(split), lambda clip: not asks(clip))
+        raise ConfigError(f"dataset: {type(dataset).__name__} has no `of(split)`, so nothing of it is held out")
+    return dataset.of(split)
 
 
-def question_clips(trained: Trained, split: str) -> "CachedClips":
-    """Questions with choices: the frozen ones for "test", those of the run's own data for "val" and "extended".
+def named_data(overrides: "Sequence[str]", split: str | None) -> "tuple[Clips, str | None]":
+    """A data set that the overrides of a command line name, and its split: "test" unless another is asked for, and all
+    of it (None) where it has none.
 
     Raises:
-        ConfigError: as `held_out_clips`; another split; data without such questions.
+        ConfigError: overrides that do not compose, or that name text.
+        ManifestError: no such split.
     """
-    cfg, dataset = own_data(trained)
+    import_torch()
+    cfg = compose(list(overrides))
+    check(cfg)
+    node, wanted = cfg.dataset, split or "test"
+    if "split" not in node:
+        dataset = build_dataset(node, None)
+        return (dataset.of(wanted), wanted) if hasattr(dataset, "of") else (dataset, None)
+    node.split = wanted
+    try:
+        return build_dataset(node, None), wanted
+    except NoSplitError:
+        if split is not None:
+            raise
+    node.split = None
+    return build_dataset(node, None), None
+
+
+def benchmark(trained: Trained, split: str) -> "Clips":
+    """AudioBench-mini: the frozen questions for "test", those of the run's own data for "val" and "extended".
+
+    Raises:
+        ConfigError: another split; data without such questions.
+    """
     if split == "test":
         from omni.instructions.benchmark import AudioBenchMini
 
-        questions = AudioBenchMini()
-    elif split in ("val", "extended"):
-        questions = dataset.of({"val": "val", "extended": "test"}[split])
-    else:
+        return AudioBenchMini()
+    if split not in ("val", "extended"):
         raise ConfigError(f"split: {split} is none of test, val, extended")
+    questions = held_out(trained, {"val": "val", "extended": "test"}[split])
     if not any(clip.choices for clip in questions.clips):
         raise ConfigError(
-            f"split: {split} of {cfg.dataset._target_} has no questions: its run was not trained on any, or the "
+            f"split: {split} of {type(questions).__name__} has no questions: its run was not trained on any, or the "
             "extended set is not made yet (python -m omni.prepare dataset=audio_instructions dataset.split=test)"
         )
-    return clips_of(trained, cfg, questions, lambda clip: bool(clip.choices))
+    return questions
 
 
 def trained_questions(trained: Trained) -> "list[Question]":
-    """The questions with four choices that a run was trained on, each of its sounds once; none where its data is not
-    made."""
+    """The questions with choices that a run was trained on, each of its sounds once; none where its data is not here,
+    as where it was exported to."""
+    from omni.evaluation.choices import FEWEST, MOST
     from omni.instructions.questions import question_of
 
-    _, dataset = own_data(trained)
     try:
-        asked = [place for place in range(len(dataset)) if len(dataset.clips[place].choices or ()) == 4]
-    except OmniError:  # they are not there, as where a run was exported to: the probe is left out
+        dataset = own_data(trained)
+        asked = [place for place in range(len(dataset)) if FEWEST <= len(dataset.clips[place].choices or ()) <= MOST]
+        first = {dataset.key(place): dataset.clips[place] for place in reversed(asked)}
+    except OmniError:
         return []
-    first = {dataset.key(place): dataset.clips[place] for place in reversed(asked)}
     return [question_of(clip) for clip in reversed(first.values())]
 
 
-def own_data(trained: Trained) -> "tuple[DictConfig, Clips]":
-    """The configuration and the data set of a run. Raises ConfigError as `held_out_clips`."""
-    if trained.checkpoint is None or trained.model.encoder is None:
+def encoded(
+    trained: Trained, dataset: "Clips", only: "Callable[[Clip], bool]", *, memory: str, own: bool
+) -> "CachedClips":
+    """Some clips of a data set by way of a model's encoder; its states are kept where its run keeps them.
+
+    Args:
+        memory: a folder for them where there is no other.
+        own: it is the run's own data, to be cut as that was.
+
+    Raises:
+        ConfigError: a model of text alone.
+    """
+    if trained.model.encoder is None:
         raise ConfigError(f"run: {trained.source} is of text alone and has no ears; give a run that was taught to hear")
-    cfg = load(trained.checkpoint.parents[1])
-    if cfg.features is None:
-        raise ConfigError(f"run: {trained.source} kept no encoder states on disk; train it with features=data/features")
-    return cfg, make(cfg.dataset, "dataset")
-
-
-def clips_of(trained: Trained, cfg: "DictConfig", dataset: "Clips", only: "Callable[[Clip], bool]") -> "CachedClips":
+    kept = {"features": None, "debug": {"limit_clips": None}}
+    run = trained.checkpoint and trained.checkpoint.parents[1]
+    cfg = OmegaConf.create(kept) if run is None else load(run, trained.trust)
+    cfg.features = cfg.features or memory
+    if not own:
+        cfg.debug.limit_clips = None
     device = trained.model.backbone.lm_head.weight.device
     return cached_clips(cfg, dataset, trained.model.encoder, trained.tokenizer, device, only)
 
 
 def find_checkpoint(path: Path) -> Path | None:
-    """The checkpoint that a path means if it is a run or in one. Raises OmniError for a run that has none yet."""
+    """The checkpoint that a path means if it is a run or in one. Raises OmniError where nothing is, and for a run that
+    has none yet."""
     from omni.model.layout import list_checkpoints
 
+    if not path.exists():
+        raise OmniError(
+            f"{path}: no weights there, it does not exist; give an omni run or checkpoint, or an exported folder"
+        )
     if path.parent.name == "checkpoints" and (path.parents[1] / "config.yaml").is_file():
         return path
     if not (path / "config.yaml").is_file():
@@ -187,16 +256,32 @@ def find_checkpoint(path: Path) -> Path | None:
     return found[-1]
 
 
-def load_run(checkpoint: Path, dtype: "torch.dtype", device: "torch.device") -> tuple["Omni", "Tokenizer"]:
-    """The whole pipeline of a run, as it was at a checkpoint."""
-    from omni.model.init_from import load_backbone
-    from omni.training.checkpoint import holds_base, load_weights
+def check_base(checkpoint: Path, trust: "str | Sequence[str]" = ()) -> None:
+    """Raise ConfigError for a checkpoint without its language model where that is not here either."""
+    from omni.model.layout import holds_base
 
     run = checkpoint.parents[1]
-    named = load(run)
+    source = load(run, trust).backbone.get("init_from")
+    if source and not Path(source).expanduser().exists() and not holds_base(checkpoint):
+        raise ConfigError(
+            f"backbone.init_from: {run} is without its language model, which is {source}, and that is not in "
+            f"{Path.cwd()}; go where it is, as data/starter is in a checkout of omni, or copy it here"
+        )
+
+
+def load_run(
+    checkpoint: Path, dtype: "torch.dtype", device: "torch.device", trust: "str | Sequence[str]" = ()
+) -> tuple["Omni", "Tokenizer"]:
+    """The whole pipeline of a run, as it was at a checkpoint."""
+    from omni.model.init_from import load_backbone
+    from omni.model.layout import holds_base
+    from omni.training.checkpoint import load_weights
+
+    run = checkpoint.parents[1]
+    named = load(run, trust)
     cfg = self_contained(named, run)
     check(cfg)
-    model = build_model(cfg, dtype, device)
+    model = build_model(cfg, dtype, device, trained=True)
     if not holds_base(checkpoint):
         load_backbone(model.backbone, Path(named.backbone.init_from), build_tokenizer(named))
     adapt(model, cfg)

@@ -10,6 +10,7 @@ README.md              a model card, drawn from the run
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from omni.config.build import build_model
 from omni.config.check import ConfigError
 from omni.config.make import without
 from omni.config.render import load
-from omni.config.slim import halved
+from omni.config.trust import check_saved
 from omni.errors import OmniError
 from omni.record.card import card
 
@@ -46,12 +47,15 @@ or `python -m omni.serve run={name}`, with omni installed.
 """
 
 
-def export_whole(model: "Omni", tokenizer: "Tokenizer", run: Path, folder: Path) -> int:
+def export_whole(
+    model: "Omni", tokenizer: "Tokenizer", run: Path, folder: Path, trust: str | Sequence[str] = ()
+) -> int:
     """Write a run's model; returns its parameters, the encoder's among them.
 
     Args:
         model, tokenizer: of the run, adapters merged, in fp32.
         folder: a new one, or one that was exported so before, which is replaced.
+        trust: see `check_saved`.
 
     Raises:
         ConfigError: the encoder is none of Whisper's, so there is no layout to pass it on in.
@@ -59,11 +63,12 @@ def export_whole(model: "Omni", tokenizer: "Tokenizer", run: Path, folder: Path)
     """
     from safetensors.torch import save_file
 
+    from omni.config.slim import halved
     from omni.model.encoder import WhisperEncoder
     from omni.model.layout import CONFIG, MODEL
     from omni.training.checkpoint import learned_state
 
-    folder, cfg = folder.resolve(), load(run)
+    folder, cfg = folder.resolve(), load(run, trust)
     if not isinstance(model.encoder, WhisperEncoder):
         raise ConfigError(
             f"run: {run} hears by a {type(model.encoder).__name__}; only Whisper's weights can be passed on"
@@ -86,7 +91,8 @@ def export_whole(model: "Omni", tokenizer: "Tokenizer", run: Path, folder: Path)
 
 
 def save_whisper(encoder: "FrozenWhisper", folder: Path) -> None:
-    """The encoder alone, in transformers' layout, in the type that its numbers have."""
+    """The encoder alone, in transformers' layout; in 16 bits a number where that loses nothing, as in OpenAI's own."""
+    import torch
     from safetensors.torch import save_file
     from transformers import WhisperFeatureExtractor
 
@@ -94,17 +100,24 @@ def save_whisper(encoder: "FrozenWhisper", folder: Path) -> None:
 
     encoder.whisper.config.save_pretrained(folder)
     state = {f"encoder.{name}": tensor.contiguous() for name, tensor in encoder.whisper.state_dict().items()}
+    if all(torch.equal(tensor.half().float(), tensor) for tensor in state.values()):
+        state = {name: tensor.half() for name, tensor in state.items()}
     with replacing(folder / MODEL) as temporary:
         save_file(state, temporary)
     shutil.copymode(folder / CONFIG, folder / MODEL)
     WhisperFeatureExtractor(feature_size=encoder.whisper.config.num_mel_bins).save_pretrained(folder)
 
 
-def load_whole(folder: Path, dtype: "torch.dtype", device: "torch.device") -> "tuple[Omni, Tokenizer]":
+def load_whole(
+    folder: Path, dtype: "torch.dtype", device: "torch.device", trust: str | Sequence[str] = ()
+) -> "tuple[Omni, Tokenizer]":
     """What `export_whole` wrote.
 
+    Args:
+        trust: see `check_saved`.
+
     Raises:
-        OmniError: a file is missing or damaged, or does not fit the others.
+        OmniError: a file is missing or damaged, does not fit the others, or asks for what is not built.
     """
     from omni.model.layout import TOKENIZER
     from omni.text.tokenizer import BYTES, load_tokenizer
@@ -112,16 +125,14 @@ def load_whole(folder: Path, dtype: "torch.dtype", device: "torch.device") -> "t
 
     try:
         cfg = OmegaConf.load(folder / PIPELINE)
+        check_saved(cfg, folder / PIPELINE, trust)
         cfg.encoder.weights = str(folder / cfg.encoder.weights)
+    except ConfigError:
+        raise
     except Exception as error:  # yaml, omegaconf and the file system have their own families of errors
         raise ConfigError(
             f"{folder / PIPELINE}: cannot be read ({str(error).splitlines()[0]}); export again"
         ) from error
-    foreign = [cfg[part]._target_ for part in PARTS if cfg[part] and not cfg[part]._target_.startswith("omni.")]
-    if foreign:  # it may come from somebody else, and building runs what it names
-        raise ConfigError(
-            f"{folder / PIPELINE}: {', '.join(foreign)} is none of omni's own classes, so it is not built"
-        )
-    model = build_model(DictConfig(cfg), dtype, device)
+    model = build_model(DictConfig(cfg), dtype, device, trained=True)
     load_weights(folder, model)
     return model, load_tokenizer(str(folder) if (folder / TOKENIZER).is_file() else BYTES)

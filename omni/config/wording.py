@@ -1,9 +1,13 @@
 """What hydra, omegaconf and yaml have to say about a configuration, in words a user can act on."""
 
 import os
+import shlex
+import sys
 
 import yaml
-from hydra.errors import HydraException, MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from omni.config.check import first_line, suggest
@@ -50,6 +54,10 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return f"{group}: there is no {option!r}{suggest(option, list(error.options), f'{group}=')}"
+    if isinstance(error, OverrideParseException) and (quoted := in_quotes(error.override)):
+        told = str(error).partition("\nSee ")[0]  # of a function what there is, of anything else which tokens
+        told = told if "while evaluating" in told else f"Error parsing override {error.override!r}"
+        return f"{told}; a text is put in quotes: {quoted}"
     value = next((link for link in chain(error) if isinstance(link, OmegaConfBaseException) and link.full_key), None)
     if value is None:
         return str(error)
@@ -58,3 +66,19 @@ def explain(error: Exception) -> str:
         known = [str(key) for key in value.parent_node if key != "hydra"]
         return f"{value.full_key}: unknown key{suggest(str(value.key), known, parent + '.' if parent else '')}"
     return f"{value.full_key}: {first_line(value)}"
+
+
+def in_quotes(override: str) -> str | None:
+    """An override that hydra cannot read with each of its values in quotes, as a shell takes it; None where quotes do
+    not help."""
+    key, equals, value = override.partition("=")
+    is_list = value[:1] + value[-1:] == "[]"
+    several = is_list or {"-m", "--multirun"} & {*sys.argv}
+    items = (value[1:-1] if is_list else value).split(",") if several else [value]
+    text = ",".join(QuotedString(item.strip(), Quote.double).with_quotes() for item in items)
+    quoted = f"{key}=[{text}]" if is_list else f"{key}={text}"
+    try:
+        OverridesParser.create().parse_overrides([quoted])
+    except HydraException:
+        return None
+    return shlex.quote(quoted) if equals else None

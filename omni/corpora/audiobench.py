@@ -20,7 +20,16 @@ from omni.atomic import locked
 from omni.audio.read import AudioError
 from omni.corpora.hub_files import LIST, Repository
 from omni.corpora.hub_speech import files_in
-from omni.corpora.listed_clips import LeftOut, ListedClips, Row, UnpreparedError, read_list, write_list
+from omni.corpora.listed_clips import (
+    LeftOut,
+    ListedClips,
+    Row,
+    UnpreparedError,
+    is_made_from,
+    read_list,
+    stamp,
+    write_list,
+)
 from omni.corpora.question_rows import parquet_questions, question_fields
 from omni.corpora.speech_rows import write_sound
 from omni.corpora.transfer import Report
@@ -75,7 +84,7 @@ class AudioBench(ListedClips):
         if hub not in LIST:
             raise OmniError(f"dataset.hub: {hub!r} is none of {', '.join(LIST)}")
         self.repository = None if repo is None else Repository(hub, repo, revision)
-        self.own = None if path is None else Path(path)
+        self.own = None if path is None else Path(path).expanduser()
         self.folder = Path(folder) / self.name()
         self.manifest = self.folder / "manifest.jsonl"
         super().__init__(
@@ -101,7 +110,8 @@ class AudioBench(ListedClips):
         return AudioBench(**self.keys | {"split": split})
 
     def prepare(self, report: Report) -> None:
-        """Fetch the data set where it is on a hub, and make the manifest, unless it is there.
+        """Fetch the data set where it is on a hub, and make the manifest, unless it is there; of a folder of one's own,
+        unless it was made of what is there now.
 
         Raises:
             OmniError: what cannot be had or read, a column that is not there, no question left, a full disk.
@@ -110,13 +120,19 @@ class AudioBench(ListedClips):
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with locked(self.folder / ".lock"):
+                gathered = made_from = None
+                if self.own is not None and self.own.exists():
+                    gathered = self.gather(report)
+                    source, tables = gathered
+                    made_from = stamp(source, files_in(source) if self.own.is_dir() else tables)
                 with suppress(UnpreparedError):
                     self.listed()
-                    report(f"{self.manifest} is there")
-                    return
-                source, tables = self.gather(report)
+                    if made_from is None or is_made_from(self.manifest, made_from):
+                        report(f"{self.manifest} is there")
+                        return
+                source, tables = gathered or self.gather(report)
                 try:
-                    count = write_list(self.manifest, self.rows(source, tables, left_out, report))
+                    count = write_list(self.manifest, self.rows(source, tables, left_out, report), made_from)
                 finally:
                     left_out.tell(report, str(source))
         except OSError as error:

@@ -14,7 +14,16 @@ from typing import Any
 
 from omni.atomic import locked, replace_text
 from omni.corpora.hub_files import LIST, Repository
-from omni.corpora.listed_clips import LeftOut, ListedClips, Row, UnpreparedError, read_list, write_list
+from omni.corpora.listed_clips import (
+    LeftOut,
+    ListedClips,
+    Row,
+    UnpreparedError,
+    is_made_from,
+    read_list,
+    stamp,
+    write_list,
+)
 from omni.corpora.speech_rows import Gathered, read_rows
 from omni.corpora.speech_tables import AUDIO, METADATA, Columns, sort_by_split
 from omni.corpora.transfer import Report
@@ -75,7 +84,8 @@ class HubSpeech(ListedClips):
         if hub not in LIST:
             raise OmniError(f"dataset.hub: {hub!r} is none of {', '.join(LIST)}")
         self.repository = None if repo is None else Repository(hub, repo, revision)
-        self.folder = Path(folder) / (repo.replace("/", "--") if repo else name_of(Path(path), Path(folder)))
+        self.own = Path(path or "").expanduser()
+        self.folder = Path(folder) / (repo.replace("/", "--") if repo else name_of(self.own, Path(folder)))
         self.manifest, self.record = self.folder / "manifest.jsonl", self.folder / "made_from.json"
         self.splits = {"train": train, "val": val, "test": test}
         self.columns = Columns(audio=audio_column, text=text_column)
@@ -101,7 +111,8 @@ class HubSpeech(ListedClips):
         return HubSpeech(**self.keys | {"split": split})
 
     def prepare(self, report: Report) -> None:
-        """Fetch the data set where it is on a hub, and make the manifest, unless it is there.
+        """Fetch the data set where it is on a hub, and make the manifest, unless it is there; of a folder of one's own,
+        unless it was made of what is there now.
 
         Raises:
             OmniError: what cannot be had or read, a split or column that is not there, no clip left, a full disk.
@@ -110,15 +121,21 @@ class HubSpeech(ListedClips):
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with locked(self.folder / ".lock"):
-                with suppress(UnpreparedError):
-                    self.listed()
-                    report(f"{self.manifest} is there")
-                    return
-                for old in (self.record, self.manifest):  # or a kill would leave a record beside the wrong manifest
-                    old.unlink(missing_ok=True)
-                gathered = self.gather(report)
+                gathered = made_from = None
+                if not self.repository and Path(self.keys["path"]).exists():
+                    gathered = self.gather(report)
+                    made_from = stamp(gathered.source, [*gathered.tables, *gathered.split_of])
                 try:
-                    count = write_list(self.manifest, self.rows(gathered, left_out, report))
+                    self.listed()
+                    if made_from is None or is_made_from(self.manifest, made_from):
+                        report(f"{self.manifest} is there")
+                        return
+                except UnpreparedError:
+                    for old in (self.record, self.manifest):  # or a kill would leave a record beside the wrong manifest
+                        old.unlink(missing_ok=True)
+                gathered = gathered or self.gather(report)
+                try:
+                    count = write_list(self.manifest, self.rows(gathered, left_out, report), made_from)
                 finally:
                     left_out.tell(report, str(gathered.source))
                 replace_text(self.record, json.dumps(self.made_from, indent=2) + "\n")
@@ -144,7 +161,7 @@ class HubSpeech(ListedClips):
     def gather(self, report: Report) -> Gathered:
         """Find the tables and sounds that are wanted, and fetch them if need be. Raises OmniError."""
         listed = {file.path: file for file in self.repository.files()} if self.repository else {}
-        source = self.folder / "source" / self.repository.version if self.repository else Path(self.keys["path"])
+        source = self.folder / "source" / self.repository.version if self.repository else self.own
         if not self.repository and not source.exists():
             raise OmniError(f"dataset.path: {source} is not there")
         names = listed or ([source.name] if source.is_file() else files_in(source))

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from omni.corpora.listed_clips import SHOWN, LeftOut, ListedClips, Row, UnpreparedError, measure, read_list, write_list
+from omni.corpora.listed_clips import (
+    SHOWN,
+    LeftOut,
+    ListedClips,
+    Row,
+    UnpreparedError,
+    is_made_from,
+    measure,
+    read_list,
+    stamp,
+    write_list,
+)
 from omni.corpora.transfer import Report
 from omni.data.fingerprint import fingerprint
 from omni.data.manifest import Clip, select_split
@@ -66,7 +77,7 @@ class LabelledClips(ListedClips):
     """Such a path."""
 
     def __init__(self, *, folder: str, split: str = "train", max_seconds: float = 30.0):
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         self.manifest = self.folder / f"{self.asked}.jsonl"
         super().__init__(
             lambda: select_split(self.listed(), split), source=self.manifest, min_seconds=0.1, max_seconds=max_seconds
@@ -86,7 +97,7 @@ class LabelledClips(ListedClips):
         raise NotImplementedError
 
     def prepare(self, report: Report) -> None:
-        """List the clips, unless a list of these is there: nothing is fetched.
+        """List the clips, unless a list of these files and labels is there: nothing is fetched.
 
         Raises:
             OmniError: a folder that is not there or holds another thing, no clip left, a list that cannot be written.
@@ -94,12 +105,14 @@ class LabelledClips(ListedClips):
         left_out = LeftOut()
         try:
             rows = self.rows(left_out)
-            if self.holds(rows):
-                report(f"{self.manifest} is there")
-                return
+            made_from = stamp(self.folder, [row["audio"] for row in rows], rows)
+            with suppress(UnpreparedError):
+                if is_made_from(self.manifest, made_from) and self.listed():
+                    report(f"{self.manifest} is there")
+                    return
             report(f"{self.folder}: measuring {len(rows):,} clips")
             try:
-                count = write_list(self.manifest, measure(rows, self.folder, left_out))
+                count = write_list(self.manifest, measure(rows, self.folder, left_out), made_from)
             finally:
                 left_out.tell(report, str(self.folder))
         except OSError as error:
@@ -109,16 +122,6 @@ class LabelledClips(ListedClips):
                 f"{self.folder.absolute()}/* data/{self.option}/, and dataset.folder=data/{self.option}"
             ) from error
         report(f"{self.manifest}: {count:,} clips")
-
-    def holds(self, rows: list[Row]) -> bool:
-        """Whether the list that is there asks these questions of these sounds."""
-        with suppress(UnpreparedError):
-            listed = {clip.id: (clip.question, clip.choices, clip.answer, clip.text) for clip in self.listed()}
-            return listed == {
-                row["id"]: (row["question"], tuple(row.get("choices", ())) or None, row["answer"], row["text"])
-                for row in rows
-            }
-        return False
 
     def found(self) -> list[re.Match[str]]:
         """The paths of the corpus's sounds, in order, taken apart by `name`.

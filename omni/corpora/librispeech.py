@@ -15,7 +15,17 @@ from itertools import chain
 from pathlib import Path
 
 from omni.atomic import locked
-from omni.corpora.listed_clips import LeftOut, ListedClips, Row, measure, read_list, write_list
+from omni.corpora.listed_clips import (
+    LeftOut,
+    ListedClips,
+    Row,
+    UnpreparedError,
+    is_made_from,
+    measure,
+    read_list,
+    stamp,
+    write_list,
+)
 from omni.corpora.transfer import Report, fetch_file
 from omni.data.fingerprint import sha256_of
 from omni.data.manifest import Clip
@@ -59,7 +69,7 @@ class LibriSpeech(ListedClips):
         max_seconds: float = 36.0,
         mirror: str = "https://www.openslr.org/resources/12",
     ):
-        self.folder, self.split, self.mirror = Path(folder), split, mirror
+        self.folder, self.split, self.mirror = Path(folder).expanduser(), split, mirror
         self.splits = {"train": list(train), "val": list(val), "test": list(test)}
         for key, parts in self.splits.items():
             for part in parts:
@@ -141,17 +151,17 @@ class LibriSpeech(ListedClips):
         report(f"{self.root / part} is there")
 
     def is_prepared(self, part: str) -> bool:
-        """Whether the folder is there, and a list of all clips in it that can be read."""
+        """Whether the folder is there, and a list that was made of what is in it now."""
         if not (self.root / part).is_dir() or self.fetched(part).exists():
             return False
+        rows = [*transcripts(self.root, part, LeftOut())]
         try:
-            listed = {clip.id for clip in self.listed(part)}
-        except OmniError:  # the list is not there, or damaged
+            return is_made_from(self.list_of(part), self.stamp(rows)) and bool(self.listed(part))
+        except UnpreparedError:  # the list is damaged
             return False
-        there = {row["id"]: row for row in transcripts(self.root, part, LeftOut())}
-        # What was left out is looked at again, not all the others: it may have been mended.
-        new = [row for name, row in there.items() if name not in listed]
-        return listed <= there.keys() and not any(measure(new, self.root, LeftOut()))
+
+    def stamp(self, rows: list[Row]) -> str:
+        return stamp(self.root, [row["audio"] for row in rows], rows)
 
     def make_part(self, part: str, report: Report) -> None:
         """Fetch a part unless its folder is there, and list it."""
@@ -160,9 +170,9 @@ class LibriSpeech(ListedClips):
         shutil.rmtree(self.fetched(part), ignore_errors=True)  # also of a process that was killed
         report(f"{part}: measuring the clips")
         left_out = LeftOut()
-        rows = measure(transcripts(self.root, part, left_out), self.root, left_out)
+        rows = [*transcripts(self.root, part, left_out)]
         try:
-            count = write_list(self.list_of(part), rows)
+            count = write_list(self.list_of(part), measure(rows, self.root, left_out), self.stamp(rows))
         finally:
             left_out.tell(report, part)
         report(f"{self.list_of(part)}: {count:,} clips")

@@ -3,22 +3,20 @@
 With the hash in the list, a run need not read every file (6 GB of LibriSpeech) before its first step.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import soundfile
-
-from omni.atomic import replacing
-from omni.audio.read import CONVERT, SOURCE_RATES, UNKNOWN_FRAMES, AudioError
+from omni.atomic import replace_text, replacing
+from omni.audio.read import AudioError, opened, read_header
 from omni.corpora.transfer import Report
 from omni.data.clips import Clips, Sample
-from omni.data.fingerprint import sha256_of
+from omni.data.fingerprint import fingerprint
 from omni.data.manifest import Clip, ManifestError, read_manifest
-from omni.download import one_line
 from omni.errors import OmniError
 
 SHOWN = 5  # of what is left out
@@ -88,12 +86,12 @@ def measure(rows: Iterable[Row], folder: Path, left_out: LeftOut) -> Iterator[Ro
     def measured(row: Row) -> Row | str:
         path = folder / row["audio"]
         try:
-            _, seconds = read_header(str(path))
-            return row | {"seconds": seconds, "sha256": sha256_of(path)}
+            with opened(path) as file:
+                _, seconds = read_header(file)
+                file.seek(0)
+                return row | {"seconds": seconds, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
         except AudioError as error:
-            return f"{path}: {error}"
-        except OSError as error:
-            return f"{path}: cannot be read ({error.strerror})"
+            return str(error)
 
     with ThreadPoolExecutor(THREADS) as pool:
         for row in pool.map(measured, rows):
@@ -101,25 +99,6 @@ def measure(rows: Iterable[Row], folder: Path, left_out: LeftOut) -> Iterator[Ro
                 left_out.add(row)
             else:
                 yield row
-
-
-def read_header(sound: str | BinaryIO) -> tuple[str, float]:
-    """The format of a sound file, in lower case, and its seconds, more than 0, by its header.
-
-    Raises AudioError for a header that `omni.audio.read.read` would refuse, too.
-    """
-    try:
-        info = soundfile.info(sound)
-    except soundfile.SoundFileError as error:
-        raise AudioError(f"is no sound file that can be read ({one_line(error)[-80:]})") from error
-    if info.frames >= UNKNOWN_FRAMES:
-        raise AudioError(f"does not say in its header how long it is, as a streamed flac; {CONVERT}")
-    if not SOURCE_RATES[0] <= info.samplerate <= SOURCE_RATES[1]:
-        raise AudioError(f"has {info.samplerate} Hz in its header, as no recording has")
-    seconds = round(info.frames / info.samplerate, 3)
-    if seconds <= 0:
-        raise AudioError("holds no sound")
-    return info.format.lower(), seconds
 
 
 def read_list(path: Path, remedy: str) -> list[Clip]:
@@ -132,12 +111,32 @@ def read_list(path: Path, remedy: str) -> list[Clip]:
         raise UnpreparedError(f"{path}: is damaged ({str(error).splitlines()[0]}). {remedy}") from error
 
 
-def write_list(path: Path, rows: Iterable[Row]) -> int:
-    """Write a manifest in one step; returns its rows. Raises OmniError when there is none, OSError for the disk."""
+def stamp(folder: Path, paths: Iterable[str], told: object = None) -> str:
+    """What stands for some files below a folder as they are now, by their names, sizes and times, and for what is told
+    besides. Raises OSError."""
+    files = ((path, (folder / path).stat()) for path in sorted(set(paths)) if (folder / path).exists())
+    return fingerprint([told, *((path, found.st_size, found.st_mtime_ns) for path, found in files)])
+
+
+def stamp_of(path: Path) -> Path:
+    """Where the stamp lies of what a list was made of: beside it. It is written last, so a kill leaves an older one."""
+    return path.with_name(f".{path.name}.made_from")
+
+
+def is_made_from(path: Path, now: str) -> bool:
+    """Whether a list was made of what is here now."""
+    return stamp_of(path).is_file() and stamp_of(path).read_text().strip() == now
+
+
+def write_list(path: Path, rows: Iterable[Row], made_from: str | None = None) -> int:
+    """Write a manifest in one step, and the stamp of what it was made from; returns its rows. Raises OmniError when
+    there is none, OSError for the disk."""
     count = 0
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for count, row in enumerate(rows, start=1):  # noqa: B007
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         if not count:
             raise OmniError(f"{path}: no clip is left for it. Look at what was left out, or fetch the data again.")
+    if made_from:
+        replace_text(stamp_of(path), f"{made_from}\n")
     return count

@@ -80,7 +80,7 @@ class Soundfont:
         try:
             import tinysoundfont
         except ImportError as error:
-            raise SoundfontError("soundfonts need tinysoundfont: pip install 'omni-audio[factory]'") from error
+            raise SoundfontError("soundfonts need tinysoundfont: pip install --no-deps tinysoundfont==0.3.7") from error
         synth = tinysoundfont.Synth(samplerate=RENDERED)
         try:
             return synth, synth.sfload(self.content)

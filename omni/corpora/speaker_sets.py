@@ -192,7 +192,7 @@ def read_table(path: Path) -> Iterator[str]:
 
 def read_text(path: Path) -> str:
     """What is said, on one line; VCTK has not written down all of it."""
-    return " ".join(path.read_text(encoding="utf-8").split()) or NOT_TOLD if path.is_file() else NOT_TOLD
+    return " ".join(path.read_text(encoding="utf-8-sig").split()) or NOT_TOLD if path.is_file() else NOT_TOLD
 
 
 def refuse_unknown(speakers: set[str], table: Path) -> None:

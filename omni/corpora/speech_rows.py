@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omni.audio.read import AudioError
-from omni.corpora.listed_clips import LeftOut, Row, measure, read_header
+from omni.audio.read import AudioError, named, read_header
+from omni.corpora.listed_clips import LeftOut, Row, measure
 from omni.corpora.speech_tables import Columns, Sounding, folder_rows, parquet_rows
 from omni.corpora.transfer import Report
 
@@ -94,7 +94,8 @@ def told(row: Sounding, split: str) -> Row:
 
 def write_sound(folder: Path, name: str, content: bytes) -> Row:
     """Write a sound file below `folder`; the fields of a manifest's row that it tells. Raises AudioError."""
-    kind, seconds = read_header(io.BytesIO(content))
+    with named(name):
+        kind, seconds = read_header(io.BytesIO(content))
     path = folder / "audio" / f"{name}.{kind}"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)

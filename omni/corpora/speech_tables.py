@@ -20,7 +20,10 @@ from omni.data.files import DAMAGE
 from omni.errors import OmniError
 
 METADATA = ("metadata.csv", "metadata.jsonl")
-AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus")
+AUDIO = (
+    *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".3gp", ".webm", ".mka", ".wma", ".aac"),
+    *(".amr", ".mp2", ".aif", ".aiff", ".au", ".caf", ".sph", ".w64", ".wv"),
+)
 SPLITS = ("train", "validation", "valid", "val", "dev", "test", "eval")  # what data sets call theirs
 BATCH = 32  # rows of parquet in memory
 
@@ -149,5 +152,5 @@ def metadata(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 row = dict(json.loads(line))
             except (ValueError, TypeError, RecursionError) as error:
-                raise OmniError(f"{path}:{number}: is not a JSON object ({error}). Mend the line.") from error
+                raise OmniError(f"{path}:{number}: is not a JSON object ({error}). Fix the line.") from error
             yield number, row

@@ -5,7 +5,7 @@ Shape letters: B batch, K encoder layers kept, T encoder frames, D encoder width
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ def draw(number: int, *, size: int, clips: int, seed: int) -> list[int]:
     return [orders[position // clips][position % clips] for position in positions]
 
 
-def draw_alike(number: int, *, size: int, lengths: tuple[int, ...], seed: int) -> list[int]:
+def draw_alike(number: int, *, size: int, lengths: tuple[float, ...], seed: int) -> list[int]:
     """As `draw`, of clips of like length: each epoch is cut into pieces of `POOL` batches, sorted, and its batches
     shuffled. One batch of an epoch may be smaller."""
     epoch, place = divmod(number, -(-len(lengths) // size))
@@ -58,7 +58,7 @@ def draw_alike(number: int, *, size: int, lengths: tuple[int, ...], seed: int) -
 
 
 @lru_cache(maxsize=2)
-def alike(size: int, lengths: tuple[int, ...], seed: int, epoch: int) -> list[tuple[int, ...]]:
+def alike(size: int, lengths: tuple[float, ...], seed: int, epoch: int) -> list[tuple[int, ...]]:
     order, batches = shuffled(len(lengths), seed, epoch), []
     together = min(POOL, max(1, len(order) // size // 4)) * size  # of few clips, or each epoch had the same batches
     for first in range(0, len(order), together):
@@ -82,7 +82,10 @@ def collate(examples: Sequence[Example], *, bos: int) -> Batch:
     ids = [example.ids_L for example in examples]
     targets = [targets_of(example, bos) for example in examples]
     places = [example.place for example in examples]
-    states_BKTD = pad_sequence([example.states_KTD.transpose(0, 1) for example in examples], batch_first=True)
+    # Of clips whose states are kept in fp16 and in fp32, or those of the first would decide.
+    kind = reduce(torch.promote_types, (example.states_KTD.dtype for example in examples))
+    states = [example.states_KTD.to(kind).transpose(0, 1) for example in examples]
+    states_BKTD = pad_sequence(states, batch_first=True)
     return Batch(
         inputs={
             "idx_BL": pad_sequence(ids, batch_first=True),

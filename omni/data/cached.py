@@ -4,7 +4,7 @@ Shape letters: K encoder layers kept, T encoder frames, D encoder width, L text 
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -36,8 +36,9 @@ class CachedClips:
         only: use only the clips whose row it says so of.
 
     Attributes:
+        most_skipped: what share of the clips may be left out.
         skipped: clips that could not be read, or are beyond the data set's limits, by their id, and why.
-        lengths: frames of each clip, once all are encoded.
+        lengths: how long each clip is: in seconds where every row says it, else in frames, once all are encoded.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class CachedClips:
             for part in parts
             for clip, script in zip(part, scripts([dataset.clips[clip] for clip in part], tokenizer), strict=True)
         }
-        self.skipped: dict[str, str] = {}
-        self.lengths: tuple[int, ...] | None = None
+        self.most_skipped, self.skipped = MOST_SKIPPED, {}
+        self.lengths = self.measure()
         # Of questions it is the words too that a resumed run must find as they were; a transcript stays as it is.
         asked = [list(script.ids) for script in self.scripts.values() if script.place]
         self.fingerprint = fingerprint([*self.keys.values(), *asked])
@@ -73,17 +74,46 @@ class CachedClips:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def encode_ahead(self, indices: Iterable[int] = ()) -> Iterator["Measured"]:
-        """Encode whatever of the data set is not on disk yet, and leave out what cannot be read; yields each clip.
+    def measure(self) -> tuple[float, ...] | None:
+        seconds = tuple(self.dataset.clips[clip].seconds for clip in self.clips)
+        if None not in seconds:
+            return seconds
+        there = all(self.keys[clip] in self.shards for clip in self.clips)
+        return tuple(self.measured(clip).frames for clip in self.clips) if there else None
+
+    def encode_ahead(
+        self, needed: Callable[[], Iterable[int]] | None = None, known: Collection[str] = ()
+    ) -> Iterator["Measured"]:
+        """Encode what is needed and is not on disk yet, and leave out what cannot be read; yields each clip.
+
+        Args:
+            needed: gives the places that are wanted; all unless it is said. It is asked again after some clips were
+                left out, which moves the others up.
+            known: ids of clips that were left out before, which are then tried first.
 
         Raises:
             OmniError: too many clips cannot be read.
         """
-        order = sorted(self.clips, key=lambda clip: (self.dataset.clips[clip].seconds or 0.0, clip))
+        seen: set[int] = set()
+        wanted = {clip for clip in self.clips if self.dataset.clips[clip].id in known} or self.wanted(needed)
+        while wanted:
+            yield from self.encode_clips(wanted)
+            seen |= wanted
+            wanted = self.wanted(needed) - seen
+
+    def wanted(self, needed: Callable[[], Iterable[int]] | None) -> set[int]:
+        return {*self.clips} if needed is None else {self.clips[place] for place in needed()}
+
+    def encode_clips(self, clips: Collection[int]) -> Iterator["Measured"]:
+        """See `encode_ahead`."""
+        order = sorted(clips, key=lambda clip: (self.dataset.clips[clip].seconds or 0.0, clip))
         sounds: dict[str, list[int]] = {}  # several rows may ask about one
         for clip in order:
             sounds.setdefault(self.keys[clip], []).append(clip)
-        wanted = [Wanted(key, lambda clip=rows[0]: self.dataset[clip].waveform) for key, rows in sounds.items()]
+        wanted = [
+            Wanted(key, lambda clip=rows[0]: self.dataset[clip].waveform, self.dataset.clips[rows[0]].id)
+            for key, rows in sounds.items()
+        ]
         done, refused, rows = 0, {}, list(sounds.values())
         for there in self.shards.fill(wanted, self.encode):
             for clip in (clip for group in rows[done:there] for clip in group):
@@ -92,12 +122,16 @@ class CachedClips:
                 else:
                     refused[clip] = reason
             done = there
-        self.skipped |= {self.dataset.clips[clip].id: refused[clip] for clip in sorted(refused)}
-        if len(self.skipped) > MOST_SKIPPED * len(self.keys):
+        self.leave_out(refused)
+        if len(self.skipped) > self.most_skipped * len(self.keys):
             shown = "".join(f"\n  {reason}" for reason in list(self.skipped.values())[:10])
             raise OmniError(f"dataset: {len(self.skipped)} of {len(self.keys)} clips cannot be read:{shown}")
+
+    def leave_out(self, refused: Mapping[int, str]) -> None:
+        """Go on without some clips, each for a reason."""
+        self.skipped |= {self.dataset.clips[clip].id: refused[clip] for clip in sorted(refused)}
         self.clips = [clip for clip in self.clips if clip not in refused]
-        self.lengths = tuple(self.measured(clip).frames for clip in self.clips)
+        self.lengths = self.measure()
 
     def refusal(self, clip: int) -> str | None:
         """Why a clip is left out: it cannot be read, or its states were made for a run with other limits."""

@@ -4,16 +4,17 @@ A dataset is anything with a length whose items are `Sample`s; to add one, write
 and name it in a YAML (see the README).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-from omni.audio.read import AudioError, check_audible, read
+from omni.audio.read import AudioError, check_audible, opened, read
 from omni.audio.tones import write_smoke_clips
-from omni.data.fingerprint import fingerprint, sha256_of
+from omni.data.fingerprint import fingerprint
 from omni.data.manifest import Clip, ManifestError, read_manifest, select_split
 
 
@@ -49,10 +50,10 @@ class Clips:
         AudioError: from an item, when its file cannot be read or holds nothing audible.
     """
 
-    def __init__(self, clips: Sequence[Clip], *, source: Path, min_seconds: float, max_seconds: float):
-        self.clips, self.source = clips, source
+    def __init__(self, clips: Iterable[Clip], *, source: Path, min_seconds: float, max_seconds: float):
+        self.clips, self.source = list(clips), source
         self.min_seconds, self.max_seconds = min_seconds, max_seconds
-        self.fingerprint = fingerprint(clip.id for clip in clips)
+        self.fingerprint = fingerprint(clip.id for clip in self.clips)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -60,7 +61,11 @@ class Clips:
     def key(self, index: int) -> str:
         """The SHA-256 of a clip's file, or of its part of one. Raises AudioError when it cannot be read."""
         clip = self.clips[index]
-        return clip.sha256 or hash_of(clip)
+        if clip.sha256 is None:
+            with opened(clip.audio, offset=clip.offset, bytes=clip.bytes) as source:
+                clip = replace(clip, sha256=hashlib.file_digest(source, "sha256").hexdigest())
+            self.clips[index] = clip  # so that nothing that is read later passes for it
+        return clip.sha256
 
     def lasts(self, index: int, seconds: float) -> bool:
         """Whether a clip that sounds so long is neither too short nor too long."""
@@ -69,8 +74,8 @@ class Clips:
     def __getitem__(self, index: int) -> Sample:
         clip = self.clips[index]
         try:
-            check_hash(clip)
-            waveform = read(clip.audio, offset=clip.offset, bytes=clip.bytes, max_seconds=self.max_seconds)
+            where = {"offset": clip.offset, "bytes": clip.bytes, "sha256": clip.sha256}
+            waveform = read(clip.audio, max_seconds=self.max_seconds, **where)
             check_audible(waveform, min_seconds=self.min_seconds, what=str(clip.audio))
         except AudioError as error:
             raise AudioError(f"{self.source}: clip {clip.id!r}: {error}") from error
@@ -82,16 +87,16 @@ class ManifestClips(Clips):
 
     Args:
         path: the manifest, JSON lines.
-        split: the split to take.
+        split: the split to take; None for all rows.
         min_seconds, max_seconds: see `Clips`.
 
     Raises:
         ManifestError: a bad row, an unknown split, an audio file that does not exist.
     """
 
-    def __init__(self, *, path: str, split: str = "train", min_seconds: float = 0.1, max_seconds: float = 120.0):
+    def __init__(self, *, path: str, split: str | None = "train", min_seconds: float = 0.1, max_seconds: float = 120.0):
         clips = select_split(read_manifest(path), split)
-        super().__init__(clips, source=Path(path), min_seconds=min_seconds, max_seconds=max_seconds)
+        super().__init__(clips, source=Path(path).expanduser(), min_seconds=min_seconds, max_seconds=max_seconds)
         missing = [clip for clip in self.clips if not exists(clip.audio)]
         if missing:
             shown = "".join(f"\n  {clip.id}: {clip.audio}" for clip in missing[:10])
@@ -111,20 +116,6 @@ def exists(path: Path) -> bool:
         return path.is_file()
     except OSError:  # a name too long, a folder that may not be entered
         return False
-
-
-def check_hash(clip: Clip) -> None:
-    """Raise AudioError when the manifest knows the SHA-256 of the clip's bytes and they are others."""
-    if clip.sha256 is not None and (found := hash_of(clip)) != clip.sha256:
-        raise AudioError(f"{clip.audio}: its sha256 is {found}, not the manifest's {clip.sha256}. Fetch it again.")
-
-
-def hash_of(clip: Clip) -> str:
-    """The SHA-256 of a clip's bytes. Raises AudioError."""
-    try:
-        return sha256_of(clip.audio, clip.offset, clip.bytes)
-    except OSError as error:
-        raise AudioError(f"{clip.audio}: cannot be read ({error.strerror}). Check its rights.") from error
 
 
 def audio_smoke(*, folder: str) -> ManifestClips:

@@ -215,5 +215,5 @@ def _row_group(file: Path, part: int, field: str) -> list[str | None]:
 
 def _paragraph_groups(file: Path) -> list[str]:
     # A book is one file: as one document, all but its first page would be cropped away.
-    paragraphs = (paragraph.strip() for paragraph in file.read_text(encoding="utf-8").split("\n\n"))
+    paragraphs = (paragraph.strip() for paragraph in file.read_text(encoding="utf-8-sig").split("\n\n"))
     return list(group_paragraphs(filter(None, paragraphs)))

@@ -3,7 +3,7 @@
 Shape letters: K encoder layers kept, T encoder frames, D encoder width, L text tokens.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -99,9 +99,9 @@ class EncodedClips:
         ids_L = torch.tensor(script.ids)
         return Example(sample.id, states_KTD, ids_L, script.place, script.start, script.end)
 
-    def encode_ahead(self, indices: Iterable[int]) -> Iterator[Measured]:
-        """Encode the clips a run will use, as far as memory goes, so that a bad one is met early; yields each."""
-        for index in dict.fromkeys(indices):
+    def encode_ahead(self, needed: Callable[[], Iterable[int]], known: Collection[str] = ()) -> Iterator[Measured]:
+        """As `CachedClips.encode_ahead`, as far as memory goes; none is left out."""
+        for index in dict.fromkeys(needed()):
             example = self[index]
             yield Measured(example.id, example.states_KTD.size(1), len(example.ids_L))
             if index not in self.kept:  # the memory is full: from here on clips are encoded when they are used

@@ -114,7 +114,7 @@ class ClipFeed(Numbered):
     def encode_ahead(self, batches: int) -> Iterator[str]:
         """Encode what the next `batches` need, as far as memory or disk goes, so that a bad clip is met early; yields
         each one's id."""
-        for clip in self.examples.encode_ahead(self.needed(batches)):
+        for clip in self.examples.encode_ahead(lambda: self.needed(batches), known=self.left_out or ()):
             self.check_fits(clip.id, frames=clip.frames, tokens=clip.tokens)
             yield clip.id
         if self.left_out is not None and (changed := self.left_out ^ {*self.skipped}):
@@ -132,7 +132,9 @@ class ClipFeed(Numbered):
         self.left_out = {*state.get("left_out", ())}
 
     def needed(self, batches: int) -> list[int]:
-        """The clips that the next `batches` are made of."""
+        """The clips that the next `batches` are made of; all where that follows from lengths that are not known yet."""
+        if getattr(self.examples, "lengths", ()) is None:
+            return [*range(len(self.examples))]
         numbers = range(self.number, self.number + batches)
         return sorted({index for number in numbers for index in self.indices(number)})
 

@@ -21,14 +21,14 @@ DAMAGE = (
 def find(path: str | list[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     """The files meant, sorted unless listed. Raises OmniError when there is none, or one twice."""
     if not isinstance(path, str | Path):
-        files = [Path(file) for file in path]
-    elif "*" in str(path):
-        root = Path(path).anchor or "."
-        files = sorted(Path(root).glob(str(Path(path).relative_to(root) if Path(path).anchor else path)))
-    elif Path(path).is_dir():
-        files = sorted(file for file in Path(path).iterdir() if file.name.endswith(suffixes) and file.name[0] != ".")
+        files = [Path(file).expanduser() for file in path]
+    elif "*" in str(path := Path(path).expanduser()):
+        root = path.anchor or "."
+        files = sorted(Path(root).glob(str(path.relative_to(root) if path.anchor else path)))
+    elif path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.name.endswith(suffixes) and file.name[0] != ".")
     else:
-        files = [Path(path)]
+        files = [path]
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         raise OmniError(f"{', '.join(missing[:5])}: no such text file. Check path, or prepare the data set first.")

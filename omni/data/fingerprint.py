@@ -7,12 +7,10 @@ from pathlib import Path
 from omni.errors import OmniError
 
 
-def sha256_of(path: Path, offset: int = 0, length: int | None = None) -> str:
-    """The SHA-256 of a file, or of `length` bytes of it from `offset` on. Raises OSError."""
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file. Raises OSError."""
     with path.open("rb") as file:
-        file.seek(offset)
-        part = hashlib.file_digest(file, "sha256") if length is None else hashlib.sha256(file.read(length))
-    return part.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(parts: Iterable[object]) -> str:

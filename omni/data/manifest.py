@@ -7,6 +7,7 @@ hundred thousand clips is checked in seconds, and a missing file is reported whe
 import difflib
 import gzip
 import json
+import os
 import re
 import zlib
 from collections import Counter
@@ -55,12 +56,12 @@ class Clip:
 def read_manifest(path: str | Path) -> list[Clip]:
     """Read a manifest, `.jsonl` or `.jsonl.gz`, in its own order.
 
-    A path in it is absolute or relative to the manifest's folder. `id` defaults to the audio file's stem,
-    `split` to "train"; null counts as absent; blank lines are skipped.
+    A path in it is absolute, relative to the manifest's folder, or starts with ~. `id` defaults to the audio
+    file's stem, `split` to "train"; null counts as absent; blank lines are skipped.
     Raises ManifestError for a manifest that is missing, unreadable or has no row, and for bad rows: all of
     them at once, each fault with its line, the first ten in full.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     clips: list[Clip] = []
     faults: list[str] = []
     line_of: dict[str, int] = {}
@@ -83,9 +84,9 @@ def read_manifest(path: str | Path) -> list[Clip]:
     return clips
 
 
-def select_split(clips: list[Clip], split: str) -> list[Clip]:
-    """The clips of one split, in order. Raises NoSplitError, which names the splits, when it has none."""
-    chosen = [clip for clip in clips if clip.split == split]
+def select_split(clips: list[Clip], split: str | None) -> list[Clip]:
+    """The clips of one split, in order; of None all. Raises NoSplitError, which names the splits, when it has none."""
+    chosen = [clip for clip in clips if split in (None, clip.split)]
     if not chosen:
         counts = Counter(clip.split for clip in clips)
         there = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())) or "no clips at all"
@@ -129,7 +130,8 @@ def _problems(row: dict[str, Any]) -> Iterator[str]:
             yield f"{field}: is missing, every row needs {FIELDS[field][1]}"
     for field, value in row.items():
         if field not in FIELDS:
-            yield f"{field}: is no field.{_nearest(field, FIELDS) or ' There are: ' + ', '.join(FIELDS)}"
+            known = f" Did you mean {ALIASES[field]!r}?" if field in ALIASES else _nearest(field, FIELDS)
+            yield f"{field}: is no field.{known or ' There are: ' + ', '.join(FIELDS)}"
         elif not FIELDS[field][0](value):
             yield f"{field}: is {_shown(value)}, needs {FIELDS[field][1]}"
     for field, other in (("offset", "bytes"), ("bytes", "offset")):
@@ -142,7 +144,7 @@ def _problems(row: dict[str, Any]) -> Iterator[str]:
 
 def _clip(row: dict[str, Any], folder: Path) -> Clip:
     values = {field: tuple(value) if isinstance(value, list) else value for field, value in row.items()}
-    values["audio"] = folder / row["audio"]
+    values["audio"] = folder / os.path.expanduser(row["audio"])  # noqa: PTH111 - Path's own fails for a file ~a.wav
     if "seconds" in row:
         values["seconds"] = float(row["seconds"])
     return Clip(**{"id": Path(row["audio"]).stem, **values})
@@ -184,6 +186,11 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "answer": TEXT,
     "labels": (_is_texts, "a list of non-empty strings"),
     "sha256": (_is_sha256, "64 lower-case hex digits"),
+}
+ALIASES = {  # what others call them: NeMo, the `datasets` library, Common Voice
+    **dict.fromkeys(("audio_filepath", "audio_file", "file_name", "file", "path", "wav"), "audio"),
+    **dict.fromkeys(("sentence", "transcript", "transcription", "normalized_text"), "text"),
+    "duration": "seconds",
 }
 
 

@@ -6,7 +6,7 @@ shard lies an index of where its states are and how long, which is what makes th
 buffer to shuffle in and without a state to keep beyond the number of the batch.
 
     FOLDER/3f2a9c.../encoder.json     the signature
-    FOLDER/3f2a9c.../8b1d....tar      KEY.npy: states (layers, frames, width) in fp16
+    FOLDER/3f2a9c.../8b1d....tar      KEY.npy: states (layers, frames, width) in fp16, or in fp32 where that overflows
     FOLDER/3f2a9c.../8b1d....json     the shard's size; for each key where its file begins, its bytes, frames, seconds
 
 A shard is written aside and renamed, so it is whole or not there: an extraction that was killed goes on where it was.
@@ -54,10 +54,11 @@ class Place(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A clip whose states are wanted: the SHA-256 of its sound, and how to get its waveform (samples,)."""
+    """A clip whose states are wanted: the SHA-256 of its sound, how to get its waveform (samples,), and its id."""
 
     key: str
     load: Callable[[], Tensor]
+    id: str = ""
 
 
 class Shards:
@@ -117,7 +118,7 @@ class Shards:
         return key in self.places
 
     def read(self, key: str) -> Tensor:
-        """States (K, T, D) of a clip, fp16."""
+        """States (K, T, D) of a clip, in the type they are kept in."""
         place = self.places[key]
         with place.shard.open("rb") as file:
             file.seek(place.offset)
@@ -133,7 +134,7 @@ class Shards:
             encode: waveforms to states (K, T, D) each.
 
         Raises:
-            OmniError: the disk is full, or the folder may not be written.
+            OmniError: states that are not finite; the disk is full, or the folder may not be written.
         """
         chunks = [wanted[first : first + CLIPS] for first in range(0, len(wanted), CLIPS)]
         there = 0
@@ -176,8 +177,9 @@ class Shards:
             for left in self.folder.glob(f".{shard.stem}.*.tmp"):  # by an extraction that was killed
                 left.unlink()
             with replacing(shard) as temporary, temporary.open("wb") as file, webdataset.TarWriter(file) as tar:
-                for key, states_KTD in heard.items():
-                    tar.write({"__key__": key, "npy": states_KTD.to(torch.float16).cpu().numpy()})
+                for clip in clips:
+                    if (states_KTD := heard.pop(clip.key, None)) is not None:
+                        tar.write({"__key__": clip.key, "npy": kept(clip, states_KTD).cpu().numpy()})
             places = {key: [*place, len(sounds[key]) / SAMPLE_RATE] for key, place in members(shard)}
             told = {"bytes": shard.stat().st_size, "clips": places}
             try:
@@ -185,6 +187,19 @@ class Shards:
             except OSError:
                 shard.unlink()
                 raise
+
+
+def kept(clip: Wanted, states_KTD: Tensor) -> Tensor:
+    """States in fp16, or in fp32 where one is beyond its 65,504. Raises OmniError for one that is not finite."""
+    half = states_KTD.to(torch.float16)
+    if half.isfinite().all():
+        return half
+    if not states_KTD.isfinite().all():
+        raise OmniError(
+            f"features: the encoder's states of clip {clip.id or clip.key!r} are not finite: its arithmetic overflows; "
+            "use encoder.dtype=fp32, or leave the clip out"
+        )
+    return states_KTD.float()
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""Questions with four choices, answered by what the model finds likeliest, and by the letters that it writes.
+"""Questions with two to eight choices, answered by what the model finds likeliest, and by the letters that it writes.
 
 A choice is scored as the assistant's whole answer: the log-probability of its tokens and of the end of the turn, a
 token, so that long choices are not punished. Models have favourite places (Zheng et al. 2023, arXiv:2309.03882), so
-each choice stands once in each place: its score is the mean over the four cyclic orders.
+each choice stands once in each place: its score is the mean over the cyclic orders.
 
-Shape letters: N questions, R rows (a question in one order each), L text tokens, S soft tokens, C backbone width.
+Shape letters: N questions, M choices of the question that has most, R rows (a question in one order each), L text
+tokens, S soft tokens, C backbone width.
 """
 
 import re
@@ -30,11 +31,12 @@ from omni.text.chat import AUDIO, render_prompt
 from omni.text.question import LETTERS, ask
 from omni.text.tokenizer import Tokenizer
 
-CHOICES = 4
+FEWEST, MOST = 2, len(LETTERS)
+"""Choices of a question."""
 ROWS = 32
 """In a batch; 64 are no faster."""
 LETTER = re.compile(
-    r"\s*(?:(?:the\s+)?answer(?:\s+is)?\s*:?\s*)?\(?([A-D])(?:[.):]|\s*$)", re.IGNORECASE | re.MULTILINE
+    rf"\s*(?:(?:the\s+)?answer(?:\s+is)?\s*:?\s*)?\(?([{LETTERS}])(?:[.):]|\s*$)", re.IGNORECASE | re.MULTILINE
 )
 """A letter that is set off or stands alone, as the article in "a dog" does not."""
 BRIEF = Settings(temperature=0.0, max_tokens=8)
@@ -53,7 +55,7 @@ class Question:
     id: str
     category: str
     question: str
-    choices: tuple[str, str, str, str]
+    choices: tuple[str, ...]
     answer: int
     text: str
     engine: str
@@ -78,14 +80,21 @@ class Row(NamedTuple):
 
 
 def check(questions: Sequence[Question]) -> None:
-    """Raises OmniError, which names the question, unless each has four different choices and an answer among them."""
+    """Raises OmniError, which names the question, unless each has two to eight different choices and an answer among
+    them."""
     for question in questions:
-        if len(question.choices) != CHOICES:
-            raise OmniError(f"question {question.id!r}: has {len(question.choices)} choices, needs {CHOICES}")
-        if len(set(question.choices)) < CHOICES:
+        count = len(question.choices)
+        if not FEWEST <= count <= MOST:
+            raise OmniError(f"question {question.id!r}: has {count} choices, needs {FEWEST} to {MOST}")
+        if len(set(question.choices)) < count:
             raise OmniError(f"question {question.id!r}: its choices {list(question.choices)} must all differ")
-        if question.answer not in range(CHOICES):
-            raise OmniError(f"question {question.id!r}: answer {question.answer!r} must be from 0 to {CHOICES - 1}")
+        if question.answer not in range(count):
+            raise OmniError(f"question {question.id!r}: answer {question.answer!r} must be from 0 to {count - 1}")
+
+
+def chance(questions: Sequence[Question]) -> float:
+    """The share that is answered right by who draws lots."""
+    return float(np.mean([1 / len(question.choices) for question in questions]))
 
 
 def prompt(question: Question, front: Front, tokenizer: Tokenizer, *, turn: int = 0, letter: bool = False) -> list[int]:
@@ -102,7 +111,8 @@ def prompt(question: Question, front: Front, tokenizer: Tokenizer, *, turn: int 
 
 @torch.inference_mode()
 def score(backbone: GPT, questions: Sequence[Question], fronts: Sequence[Front], tokenizer: Tokenizer) -> np.ndarray:
-    """The log-probability in nats a token of each choice, behind what stands in front of its question: (N, 4).
+    """The log-probability in nats a token of each choice, behind what stands in front of its question: (N, M), minus
+    infinity where a question has fewer choices.
 
     A prompt is read once and its answers go on from there. (200 questions with 3 s of sound each: 9 s of one core for
     14 M parameters in bf16.)
@@ -113,7 +123,7 @@ def score(backbone: GPT, questions: Sequence[Question], fronts: Sequence[Front],
     rows = [
         row(number, question, front, turn, backbone, tokenizer)
         for number, (question, front) in enumerate(zip(questions, fronts, strict=True))
-        for turn in range(CHOICES)
+        for turn in range(len(question.choices))
     ]
     for one in rows:
         if len(one.ids) + len(one.heard) > backbone.sequence_len:
@@ -121,17 +131,22 @@ def score(backbone: GPT, questions: Sequence[Question], fronts: Sequence[Front],
                 f"question {questions[one.question].id!r}: {len(one.heard)} soft tokens and {len(one.ids)} text tokens "
                 f"do not fit the model's context of {backbone.sequence_len}; shorten the sound or the choices"
             )
-    scores = np.zeros((len(questions), CHOICES))
-    rows.sort(key=lambda row: (len(row.ids), len(row.heard)))
-    for _, like in groupby(rows, lambda row: len(row.ids)):  # in a cache all text counts, so none may be padded
+    counts = np.array([len(question.choices) for question in questions])
+    scores = np.zeros((len(questions), max(counts)))
+
+    def size(row: Row) -> tuple[int, int]:
+        return len(row.ids), counts[row.question]
+
+    rows.sort(key=lambda row: (*size(row), len(row.heard)))
+    for (_, count), like in groupby(rows, size):  # in a cache all text counts, so none may be padded
         group = list(like)
         for first in range(0, len(group), ROWS):
             batch = group[first : first + ROWS]
             found = score_batch(backbone, batch, [questions[row.question].choices for row in batch], tokenizer)
-            np.add.at(scores, [row.question for row in batch], found / CHOICES)
+            np.add.at(scores[:, :count], [row.question for row in batch], found / count)
     if not np.isfinite(scores).all():
         raise OmniError("the model gives no finite probabilities: it has diverged; take an earlier checkpoint")
-    return scores
+    return np.where(np.arange(max(counts)) < counts[:, None], scores, -np.inf)
 
 
 def row(number: int, question: Question, front: Front, turn: int, backbone: GPT, tokenizer: Tokenizer) -> Row:
@@ -142,7 +157,7 @@ def row(number: int, question: Question, front: Front, turn: int, backbone: GPT,
 
 
 def score_batch(backbone: GPT, rows: list[Row], choices: list[tuple[str, ...]], tokenizer: Tokenizer) -> np.ndarray:
-    """Nats a token of each row's choices (R, 4); all rows have as much text."""
+    """Nats a token of each row's choices (R, choices); all rows have as much text and as many choices."""
     device, end = backbone.lm_head.weight.device, tokenizer.specials["<|assistant_end|>"]
     ids_RL = torch.tensor([row.ids for row in rows], device=device)
     soft_RSC = pad_sequence([row.heard for row in rows], batch_first=True)
@@ -156,7 +171,7 @@ def score_batch(backbone: GPT, rows: list[Row], choices: list[tuple[str, ...]], 
         kv_cache=cache,
     )
     scores = []
-    for place in range(CHOICES):
+    for place in range(len(choices[0])):
         said = [
             torch.tensor([row.ids[-1], *tokenizer.encode(its[place])]) for row, its in zip(rows, choices, strict=True)
         ]
@@ -169,7 +184,7 @@ def score_batch(backbone: GPT, rows: list[Row], choices: list[tuple[str, ...]], 
 
 @contextmanager
 def rewound(cache: KVCache) -> Iterator[None]:
-    """What is read in the block is forgotten after it: of four answers each follows the question alone."""
+    """What is read in the block is forgotten after it: of several answers each follows the question alone."""
     end, lengths, previous_BC = cache.end, [*cache.lengths], cache.previous_BC
     yield
     cache.end, cache.lengths, cache.previous_BC = end, lengths, previous_BC
@@ -185,7 +200,9 @@ def write_letters(
     return [row.text for row in Engine(backbone, tokenizer).complete(prompts, BRIEF)]
 
 
-def parse_letter(said: str) -> int | None:
-    """The place of the choice that a text names by its letter ("B", "b)", "Answer: B"); None where it names none."""
+def parse_letter(said: str, choices: int) -> int | None:
+    """The place of the choice, of so many, that a text names by its letter ("B", "b)", "Answer: B"); None where it
+    names none."""
     found = LETTER.match(said)
-    return LETTERS.index(found[1].upper()) if found else None
+    place = LETTERS.index(found[1].upper()) if found else choices
+    return place if place < choices else None

@@ -163,5 +163,6 @@ def silences(model: Omni, examples: Sequence[Example]) -> list[Example]:
         like, frames = example.states_KTD, example.states_KTD.size(1)
         if frames not in states:
             states_BKTD, _ = encoder([torch.zeros(round(length * SAMPLE_RATE), device=device)])
-            states[frames] = states_BKTD[0, :, :frames].to(like)
+            silent = states_BKTD[0, :, :frames].to(like.device)
+            states[frames] = silent.to(like.dtype) if silent.to(like.dtype).isfinite().all() else silent
     return [Example(example.id, states[example.states_KTD.size(1)], example.ids_L) for example in examples]

@@ -61,7 +61,7 @@ class HearingLook:
         Raises:
             OmniError: a clip that does not fit the model, or too many that cannot be read.
         """
-        for _ in self.examples.encode_ahead(spread(len(self.examples), CLIPS)):
+        for _ in self.examples.encode_ahead(lambda: spread(len(self.examples), CLIPS)):
             pass
         # Of fewer, when some were unreadable.
         self.heard = [self.examples[i] for i in spread(len(self.examples), CLIPS)]

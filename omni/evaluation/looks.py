@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from omni.data.cached import CachedClips
-from omni.evaluation.choices import Question, check, score
+from omni.evaluation.choices import Question, chance, check, score
 from omni.evaluation.conditions import project
 from omni.model.omni import Omni
 from omni.text.tokenizer import Tokenizer
@@ -26,7 +26,8 @@ class Look(Protocol):
 
 
 class ChoiceLook:
-    """Held-out questions with four choices: the share that is answered right, of all and of each category.
+    """Held-out questions with choices: the share that is answered right, of all and of each category, and by how much
+    that of all is above chance, which is what a gate can ask for whatever the number of choices.
 
     Args:
         model: the pipeline.
@@ -39,7 +40,7 @@ class ChoiceLook:
         check(questions)
         self.model, self.examples, self.questions, self.tokenizer = model, examples, questions, tokenizer
         categories = sorted({question.category for question in questions})
-        self.metrics = ("choice_accuracy", *(f"choice_{category}" for category in categories))
+        self.metrics = ("choice_accuracy", "choice_above_chance", *(f"choice_{category}" for category in categories))
         self.heard = []
 
     def listen(self) -> None:
@@ -59,7 +60,8 @@ class ChoiceLook:
         chosen = score(self.model.backbone, self.questions, soft, self.tokenizer).argmax(1)
         right = chosen == [question.answer for question in self.questions]
         of = np.array([question.category for question in self.questions])
-        scores = {"choice_accuracy": float(right.mean())}
+        accuracy = float(right.mean())
+        scores = {"choice_accuracy": accuracy, "choice_above_chance": accuracy - chance(self.questions)}
         scores |= {f"choice_{category}": float(right[of == category].mean()) for category in sorted(set(of.tolist()))}
         told = zip(self.questions[:SAMPLES], chosen, strict=False)
         return scores, [f"{q.question} {q.choices[q.answer]}|{q.choices[place]}" for q, place in told]

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from omni.audio.pcm import hash_of
+from omni.corpora.labelled_clips import NOT_TOLD
 from omni.data.manifest import Clip, read_manifest
 from omni.errors import OmniError
 from omni.evaluation.choices import Question
@@ -48,7 +49,7 @@ def question_of(clip: Clip) -> Question:
         question=clip.question,
         choices=clip.choices,
         answer=clip.choices.index(clip.answer),
-        text=clip.text,
+        text="" if clip.text == NOT_TOLD else clip.text,
         engine=labels.get("engine", [clip.speaker or ""])[0],
         f0=figure("f0"),
         rms=10 ** (figure("level") / 20),

@@ -10,7 +10,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from omni.atomic import replacing
+from omni.atomic import replacing, replacing_folder
 from omni.model.gpt import GPT
 from omni.model.lora import ADAPTER, AdapterError, adapted_layers, adapter_state, add_lora
 from omni.model.state import check_fit
@@ -33,12 +33,11 @@ def save_adapter(backbone: GPT, folder: Path) -> int:
     try:
         if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {MODEL, CONFIG}):
             raise AdapterError(f"{folder}: there is something else than an adapter, so it is not replaced")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG).unlink(missing_ok=True)  # written last: without it a folder is none
-        with replacing(folder / MODEL) as temporary:
-            save_file({f"{PEFT_PREFIX}{name}": tensor for name, tensor in state.items()}, temporary)
-        config.save_pretrained(folder)
-        shutil.copymode(folder / CONFIG, folder / MODEL)  # safetensors shuts out everybody else, whatever the umask
+        with replacing_folder(folder.resolve()) as aside:
+            config.save_pretrained(aside)
+            with replacing(aside / MODEL) as temporary:
+                save_file({f"{PEFT_PREFIX}{name}": tensor for name, tensor in state.items()}, temporary)
+            shutil.copymode(aside / CONFIG, aside / MODEL)  # safetensors shuts out everybody else, whatever the umask
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"{folder}: the adapter cannot be written ({error})") from error
     return sum(tensor.numel() for tensor in state.values())

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from safetensors import safe_open
+
 from omni.errors import OmniError
 
 CONFIG, MODEL, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
@@ -22,3 +24,14 @@ def numbered(folder: Path, pattern: str) -> dict[int, Path]:
 def list_checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints in a run's `checkpoints`, oldest first."""
     return [*numbered(folder, r"step_(\d+)").values()]
+
+
+def holds_base(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds its language model, or only what was trained beside it."""
+    with safe_open(checkpoint / MODEL, framework="numpy") as file:  # the names alone, which need no torch
+        return any(map(of_base, file.keys()))
+
+
+def of_base(name: str) -> bool:
+    """Whether a tensor is the language model's own, not its adapters'."""
+    return name.startswith("backbone.") and ".lora_" not in name

@@ -54,6 +54,23 @@ class OneDNN(torch.autograd.Function):
         return of_x, onednn_linear(gradient.flatten(0, -2).mT, x.flatten(0, -2).mT)
 
 
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bf16 natively; what does not emulates it, on a CPU tens of times slower than fp32.
+
+    torch tells what the processor has, and by the other two what the environment lets oneDNN and torch use of it
+    (ONEDNN_MAX_CPU_ISA, ATEN_CPU_CAPABILITY). A processor with AMX has AVX-512-bf16 too.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return (
+        device.type == "cpu"
+        and torch.cpu._is_avx512_bf16_supported()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.backends.mkldnn.is_available()
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "none") -> Tensor:
     """x @ weight^T + bias, and then "gelu". The operator is the one torch's own compiler calls; it has no public name
     and no gradient."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -60,19 +61,19 @@ def read_weights(source: Path) -> Weights:
     Raises:
         BackboneError: nothing to read there, or a file is damaged or contradicts another.
     """
-    source = source.expanduser()
+    source, base = source.expanduser(), None
     kind, file = find_weights(source)
     if kind == "nanochat":
         state, sizes = read_checkpoint(file)
     else:
-        state, told = _read_safetensors(file), _sizes_file(file)
+        (state, base), told = _read_safetensors(file), _sizes_file(file)
         if any(map(in_adapter, state)):
             state = merge_state(state, read_settings(_config_of_run(file))["alpha"])
         sizes = read_sizes(told) if told else {}
         if sizes:
             check_sizes(sizes, state, told)
     try:
-        tokenizer = str(find_file(source))
+        tokenizer = base.tokenizer if base else str(find_file(source))
     except TokenizerError:  # where omni tells sizes it keeps every tokenizer but that of bytes
         tokenizer = BYTES if kind == "omni" and sizes else None
     return Weights(kind, file, state, sizes, tokenizer)
@@ -133,7 +134,7 @@ def load_adapted(source: Path) -> GPT:
         raise BackboneError(f"{weights.file}: nothing beside it tells the model's sizes")
     model = GPT(**weights.sizes)
     add_lora(model, **settings)
-    fill(model, _read_safetensors(weights.file), weights.file)
+    fill(model, _read_safetensors(weights.file)[0], weights.file)
     return model
 
 
@@ -167,14 +168,36 @@ def export_gpt(source: Path, folder: Path) -> int:
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    """The GPT's tensors under their own names; a checkpoint's projector is left out."""
+def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], Weights | None]:
+    """The GPT's tensors under their own names, those of adapters apart; a checkpoint's projector is left out. Where one
+    holds no language model (see `omni.config.slim`), also the one its run started from, whose tensors they then are."""
     try:
         state = load_file(file)
     except (OSError, SafetensorError) as error:
         raise BackboneError(f"{file}: the weights cannot be read ({error})") from None
     own = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
-    return own or state
+    whole = "transformer.wte.weight" in state or not all(map(in_adapter, own))
+    if whole or file.parent.parent.name != "checkpoints":
+        return own or state, None
+    base, adapted = read_weights(_base_of_run(file)), {name.partition(".lora_")[0] for name in own}
+    for name, tensor in base.state.items():
+        layer = name.removesuffix(".weight")
+        own[f"{layer}.base_layer.weight" if layer in adapted else name] = tensor.float()
+    return own, base
+
+
+def _base_of_run(file: Path) -> Path:
+    """Where the language model lies that a checkpoint is without."""
+    config = _config_of_run(file)
+    try:
+        source = yaml.safe_load(config.read_bytes())["backbone"]["init_from"]
+        if find_weights(Path(source).expanduser())[1].resolve() == file.resolve():
+            raise ValueError("it names itself")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise BackboneError(
+            f"{file}: holds no language model, and backbone.init_from in {config} does not say where it is ({error})"
+        ) from None
+    return Path(source)
 
 
 def _sizes_file(file: Path) -> Path | None:
@@ -186,10 +209,10 @@ def _sizes_file(file: Path) -> Path | None:
 
 
 def _config_of_run(file: Path) -> Path:
-    """What tells the settings of a run's adapters."""
+    """The configuration of the run that a checkpoint is of."""
     told = _sizes_file(file)
     if told is None or told.name != RUN_CONFIG:
-        raise AdapterError(f"{file}: these weights are not a run's, whose {RUN_CONFIG} would tell of its adapters")
+        raise AdapterError(f"{file}: these weights are not a run's, whose {RUN_CONFIG} would tell how it was trained")
     return told
 
 

@@ -229,7 +229,8 @@ def _read(family: type[WavLMFrames] | type[BertFrames], config: Any, found: Weig
         else:
             stored = torch.load(found.file, map_location="cpu", weights_only=True)
         with torch.device("meta"):  # draws nothing, so it costs no time and leaves the global random state alone
-            model = family.model._from_config(config)
+            # Its own attention: a config.json could name code on a hub.
+            model = family.model._from_config(config, attn_implementation=None)
         state = {name.removeprefix(family.prefix): tensor.float() for name, tensor in stored.items()}
         missing = model.load_state_dict(state, strict=False, assign=True).missing_keys
     except Exception as error:  # of the pickle's, torch's and transformers' own kinds

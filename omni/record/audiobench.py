@@ -1,7 +1,8 @@
-"""The AudioBench-style synthetic mini as files to read, from its figures alone.
+"""A score on questions with choices as files to read, from its figures alone.
 
-audiobench_mini.md (the report), .json (its figures), .jsonl (a row a question), and pictures: _categories.png,
-_confusion.png. Beside them a log of how often the test set was used: what has been looked at often is no test any more.
+STEM.md (the report), .json (its figures), .jsonl (a row a question), and pictures: _categories.png, _confusion.png.
+STEM is audiobench_mini, or what one's own questions are called. Beside it a log of how often the benchmark's test set
+was used: what has been looked at often is no test any more.
 """
 
 import json
@@ -17,27 +18,27 @@ from omni.record.hearing import plain
 
 Figures = dict[str, Any]
 
-STEM = "audiobench_mini"
-
 
 def write_audiobench(
-    folder: Path, figures: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+    folder: Path, figures: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, stem: str = "audiobench_mini"
 ) -> tuple[Figures, list[Path]]:
-    """Write all of it; returns the figures as they are in JSON, with its name, and the files.
+    """Write all of it; returns the figures as they are in JSON, with their name, and the files.
 
     Args:
-        figures: run, step, split, and those of `omni.evaluation.audiobench.Result`.
+        figures: run, step, split, left_out, and those of `omni.evaluation.audiobench.Result`; name, unless they are of
+            the AudioBench-style synthetic mini.
         rows: the questions of the same.
+        stem: of the files' names.
     """
     figures = plain({"name": NAME, **figures})
-    pictures = [f"{STEM}_categories.png", f"{STEM}_confusion.png"]
+    pictures = [f"{stem}_categories.png", f"{stem}_confusion.png"]
     folder.mkdir(parents=True, exist_ok=True)
-    replace_text(folder / f"{STEM}.json", json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
-    replace_text(folder / f"{STEM}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    replace_text(folder / f"{stem}.json", json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    replace_text(folder / f"{stem}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     draw_categories(figures, folder / pictures[0])
-    draw_confusions({name: found["confusion"] for name, found in figures["categories"].items()}, folder / pictures[1])
-    replace_text(folder / f"{STEM}.md", render_markdown(figures, pictures))
-    return figures, [folder / name for name in (f"{STEM}.md", f"{STEM}.json", f"{STEM}.jsonl", *pictures)]
+    draw_confusions(figures, folder / pictures[1])
+    replace_text(folder / f"{stem}.md", render_markdown(figures, pictures))
+    return figures, [folder / name for name in (f"{stem}.md", f"{stem}.json", f"{stem}.jsonl", *pictures)]
 
 
 def log_test_use(path: Path, *, run: str, step: int, score: float) -> int:

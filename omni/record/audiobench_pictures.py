@@ -1,13 +1,13 @@
-"""The pictures of the AudioBench-style synthetic mini: right answers by category, and which were taken for which."""
+"""The pictures of a score on questions with choices: right answers by category, and which were taken for which."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
-from omni.atomic import replacing
-from omni.record.audiobench_text import CHANCE, CONTROLS, NAME
+from omni.record.audiobench_text import CONTROLS
 from omni.record.hearing_text import percent
-from omni.record.style import BLUE, DPI, FAINT, GREEN, INK, ORANGE, PINK, PURPLE, RED, TEAL, tidy
+from omni.record.style import BLUE, FAINT, GREEN, INK, ORANGE, PINK, PURPLE, RED, TEAL, canvas, save, tidy
 
 COLORS = {"shuffled": PURPLE, "silence": TEAL, "text_only": FAINT, "transcript": PINK, "probe": BLUE}
 """Of the controls; as in the hearing report where it has them."""
@@ -18,45 +18,32 @@ INCHES = (10.4, 4.9)
 ACROSS = 4
 """Confusions in a row."""
 LONGEST = 14
-"""Characters of a label."""
-
-
-def canvas(inches: tuple[float, float], title: str, note: str, *, left: float, top: float) -> Any:
-    """A figure with its title and a line below it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=inches, dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    style = {"ha": "left", "va": "center", "parse_math": False}
-    inch = 1 / inches[1]
-    figure.text(left, 1 - 0.27 * inch, title, fontsize=13, color=INK, fontweight="bold", **style)
-    figure.text(left, 1 - 0.53 * inch, note, fontsize=9, color=FAINT, **style)
-    return figure
+"""Characters in a line of a label."""
 
 
 def draw_categories(figures: Mapping[str, Any], png: Path) -> None:
     """A bar for each category and for all, with its 95 % interval, and the controls beside it."""
     rows = {"all": figures, **figures["categories"]}
-    note = "bar: with its own sound, and its 95 % interval; beside it the controls; dashed: chance, 25 %"
-    figure = canvas(INCHES, f"{NAME}: right answers", note, left=LEFT, top=TOP)
+    note = "bar: with its own sound, and its 95 % interval; beside it the controls; dashed: chance"
+    if len({row["chance"] for row in rows.values()}) == 1:
+        note += f", {100 * figures['chance']:.0f} %"
+    figure = canvas(INCHES, f"{figures['name']}: right answers", note, left=LEFT)
     axes = figure.subplots(1, 1, gridspec_kw={"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM})
     for place, row in enumerate(rows.values()):
         own = row["matched"]
         axes.bar(place - 0.19, own["value"], width=0.36, color=ORANGE if place == 0 else PALE, zorder=2)
         axes.plot([place - 0.19] * 2, [own["low"], own["high"]], color=INK, lw=1.3, zorder=3)
+        axes.plot([place - 0.55, place + 0.55], [row["chance"]] * 2, color=RED, lw=1.1, ls=(0, (4, 3)), zorder=2.5)
         for number, (name, color) in enumerate(COLORS.items()):
             if (value := row["controls"][name]) is not None:
                 axes.plot(place + 0.07 + 0.085 * number, value, MARKS[name], color=color, ms=5, mew=0, zorder=4)
     tidy(axes)
-    axes.axhline(CHANCE, color=RED, lw=1.1, ls=(0, (4, 3)), zorder=2.5)
     axes.set_ylim(0, 1)
     axes.set_xlim(-0.55, len(rows) - 0.45)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
     axes.set_xticks(range(len(rows)), [_wrap(name) for name in rows], color=INK)
     _name_controls(figure, figures)
-    with replacing(png) as temporary:
-        figure.savefig(temporary, format="png")
+    save(figure, png)
 
 
 def _name_controls(figure: Any, figures: Mapping[str, Any]) -> None:
@@ -73,20 +60,20 @@ def _name_controls(figure: Any, figures: Mapping[str, Any]) -> None:
     figure.legend(handles=handles, **style)
 
 
-def draw_confusions(confusions: Mapping[str, Mapping[str, Any]], png: Path) -> None:
+def draw_confusions(figures: Mapping[str, Any], png: Path) -> None:
     """A square for each category: rows are what was right, columns what was answered; the darker, the more often."""
+    confusions = {name: found["confusion"] for name, found in figures["categories"].items()}
     down = -(-len(confusions) // ACROSS)
-    inches = (10.4, 0.75 + 2.6 * down)
+    inches = (10.4, 0.75 + 2.7 * down)
     note = "rows: what was right; columns: what was answered; green: where the two are one"
-    figure = canvas(inches, f"{NAME}: what was taken for what", note, left=0.045, top=1)
-    margins = {"left": 0.085, "right": 0.985, "top": 1 - 1.12 / inches[1], "bottom": 0.62 / inches[1]}
-    grid = figure.subplots(down, ACROSS, squeeze=False, gridspec_kw={**margins, "wspace": 0.62, "hspace": 0.62})
+    figure = canvas(inches, f"{figures['name']}: what was taken for what", note, left=0.02)
+    figure.set_layout_engine("constrained", rect=(0.01, 0, 0.98, 1 - 0.75 / inches[1]), wspace=0.05, hspace=0.07)
+    grid = figure.subplots(down, ACROSS, squeeze=False)
     for axes in grid.flat[len(confusions) :]:
         axes.set_axis_off()
     for axes, (name, found) in zip(grid.flat, confusions.items(), strict=False):
         _draw_confusion(axes, name, found["labels"], found["counts"])
-    with replacing(png) as temporary:
-        figure.savefig(temporary, format="png")
+    save(figure, png)
 
 
 def _draw_confusion(axes: Any, name: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
@@ -104,10 +91,10 @@ def _draw_confusion(axes: Any, name: str, labels: Sequence[str], counts: Sequenc
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_aspect("equal")
     axes.spines[:].set_visible(False)
-    short = [label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…" for label in labels]
-    tilted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, short)) > 3 else {}
-    axes.set_xticks(range(len(labels)), short, fontsize=8, color=FAINT, parse_math=False, **tilted)
-    axes.set_yticks(range(len(labels)), short, fontsize=8, color=FAINT, parse_math=False)
+    told = [fill(label, LONGEST) for label in labels]
+    tilted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, told)) > 3 else {}
+    axes.set_xticks(range(len(labels)), told, fontsize=8, color=FAINT, parse_math=False, **tilted)
+    axes.set_yticks(range(len(labels)), told, fontsize=8, color=FAINT, parse_math=False)
     axes.tick_params(length=0, pad=3)
     axes.set_title(name, fontsize=9.5, color=INK, fontweight="bold", loc="left", pad=5, parse_math=False)
 

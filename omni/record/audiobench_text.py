@@ -1,15 +1,14 @@
-"""A score on the AudioBench-style synthetic mini in words: the verdict first, then what it rests on."""
+"""A score on questions with choices in words: the verdict first, then what it rests on."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from omni.record.hearing_text import percent
+from omni.record.hearing_text import left_out, model_of, percent
 
 Figures = Mapping[str, Any]
 
 NAME = "AudioBench-style synthetic mini"
 """What it is called in every result: it is in the manner of AudioBench, and it is not AudioBench."""
-CHANCE = 0.25
 CONTROLS = {
     "shuffled": "another's sound",
     "silence": "silence as long",
@@ -38,7 +37,7 @@ PICTURES = {
 
 def verdict(figures: Figures) -> str:
     """The first thing to know, in a line."""
-    return f"{'PASS' if figures['passed'] else 'FAIL'}  {NAME}: {interval(figures['matched'])}, chance {CHANCE:.0%}"
+    return f"{'PASS' if figures['passed'] else 'FAIL'}  {figures['name']}: {_score(figures)}"
 
 
 def render_short(figures: Figures) -> str:
@@ -56,7 +55,8 @@ def render_short(figures: Figures) -> str:
         lines += [f"  {name:<18}{percent(own['value']):>8}{_bounds(own):>17}" + "".join(f"{it:>12}" for it in others)]
     lines += ["", "controls"]
     lines += [f"  {told:<18}{percent(figures['controls'][name]):>8}" for name, told in CONTROLS.items()]
-    lines += ["", f"{'letters':<20}{percent(figures['letters']['value']):>8}  {_parsed(figures)}", "", "sound by"]
+    lines += ["", f"{'letters':<20}{percent(figures['letters']['value']):>8}  {_parsed(figures)}"]
+    lines += ["", "sound by"] * bool(figures["engines"])
     lines += [f"  {name:<18}{right:>8}{bounds:>17}{n:>7} questions" for name, right, bounds, n in _engines(figures)]
     return "\n".join(lines)
 
@@ -67,9 +67,10 @@ def render_markdown(figures: Figures, pictures: Sequence[str]) -> str:
 
 
 def _paragraphs(figures: Figures, pictures: Sequence[str]) -> Iterator[str]:
-    yield f"# {NAME}"
-    yield f"{_what(figures)}. Made of synthetic and free sounds in the manner of AudioBench; it is not AudioBench."
-    yield f"**{'Passed' if figures['passed'] else 'Failed'}**: {interval(figures['matched'])}, chance {CHANCE:.0%}."
+    yield f"# {figures['name']}"
+    made = " Made of synthetic and free sounds in the manner of AudioBench; it is not AudioBench."
+    yield f"{_what(figures)}.{made if figures['name'] == NAME else ''}"
+    yield f"**{'Passed' if figures['passed'] else 'Failed'}**: {_score(figures)}."
     rows = [[told, value, needs, "yes" if passed else "**no**"] for told, value, needs, passed in _checks(figures)]
     yield _table(["a pass takes", "found", "needs", "passed"], rows, words=("needs", "passed"))
     rows = [["its own sound", percent(figures["matched"]["value"]), "the model as it is meant"]]
@@ -89,14 +90,16 @@ def _paragraphs(figures: Figures, pictures: Sequence[str]) -> Iterator[str]:
     ]
     head = ["category", "questions", "its own sound", "95 % interval", *(CONTROLS[name] for name in SHOWN), "letters"]
     yield _table(head, rows)
-    yield _table(["sound by", "right", "95 % interval", "questions"], [[*row] for row in _engines(figures)])
+    if figures["engines"]:
+        yield _table(["sound by", "right", "95 % interval", "questions"], [[*row] for row in _engines(figures)])
     for name in pictures:
         yield f"![{next(told for end, told in PICTURES.items() if name.endswith(end))}]({name})"
 
 
-def interval(row: Figures) -> str:
-    """A share in words."""
-    return f"{percent(row['value'])} of {row['questions']:,} right (95 % interval {_bounds(row)})"
+def _score(figures: Figures) -> str:
+    row = figures["matched"]
+    right = f"{percent(row['value'])} of {row['questions']:,} right (95 % interval {_bounds(row)})"
+    return f"{right}, chance {figures['chance']:.0%}"
 
 
 def _bounds(row: Figures) -> str:
@@ -104,7 +107,9 @@ def _bounds(row: Figures) -> str:
 
 
 def _what(figures: Figures) -> str:
-    return f"{figures['run']} at step {figures['step']}, {figures['questions']:,} questions of {figures['split']}"
+    questions = figures["questions"]
+    told = f"{model_of(figures)}, {questions:,} question{'s' * (questions != 1)} of {figures['split']}"
+    return told + left_out(figures)
 
 
 def _parsed(figures: Figures) -> str:

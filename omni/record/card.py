@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from omni.record.hearing_text import percent
 from omni.record.run import read_run
 
 LIMITS = """\
@@ -63,16 +64,23 @@ def scores_of(run: Path) -> list[tuple[str, str]]:
     found = []
     for file in sorted(run.glob("hearing/*.json")):
         scores = json.loads(file.read_text())
-        gain, recall = scores["audio_gain"], scores["retrieval"]["to_text"]["recall_1"]
+        if scores.get("dataset"):  # somebody's own sounds, not those that its run held out
+            continue
+        gain, retrieval = scores["audio_gain"]["value"], scores["retrieval"]
         held_out = f"{scores['clips']} clips held out ({scores['split']})"
-        found.append(("what a clip's sound is worth to its text", f"{gain['value']:.2f} nats a token; {held_out}"))
-        found.append(("its transcript found among 100", f"{recall:.1%}"))
-        found.append(("words written down wrong", f"{scores['wer']:.1%}"))
+        if gain is not None:
+            found.append(("what a clip's sound is worth to its text", f"{gain:.2f} nats a token; {held_out}"))
+        if retrieval is not None:  # there were two transcripts to tell apart
+            recall = percent(retrieval["to_text"]["recall_1"])
+            found.append((f"its transcript found among {retrieval['candidates']}", recall))
+        if scores["wer"] is not None:  # there were words to write down
+            found.append(("words written down wrong", percent(scores["wer"])))
     for file in sorted(run.glob("audiobench_mini/*.json")):
         scores = json.loads(file.read_text())
         matched, shuffled = scores["matched"], scores["controls"]["shuffled"]
-        interval = f"{matched['value']:.1%} [{matched['low']:.1%}, {matched['high']:.1%}] of {matched['questions']}"
-        found.append((f"{scores['name']}, {scores['split']}", f"{interval}; another clip's sound {shuffled:.1%}"))
+        right, low, high = (percent(matched[key]) for key in ("value", "low", "high"))
+        told = f"{right} [{low}, {high}] of {matched['questions']}; another clip's sound {percent(shuffled)}"
+        found.append((f"{scores['name']}, {scores['split']}", told))
     return found
 
 

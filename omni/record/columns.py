@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from omni.record.outcome import Outcome, clean
 
 # They say where a run goes on and who watches, not what it computes. Seeds are folded, not shown.
-NOT_COMPARED = ("resume", "logger", "sweep", "seed")
+NOT_COMPARED = ("resume", "trust", "logger", "sweep", "seed")
 
 
 def differing_keys(outcomes: Sequence[Outcome]) -> list[str]:

@@ -1,15 +1,15 @@
 """curve.png: how the loss fell, with its first and last value, the learning rate and the gate's verdict."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from omni.atomic import replacing
 from omni.record.gate import Verdict, in_words
 from omni.record.metrics import Metrics, read_metrics
 from omni.record.style import (
     BLUE,
-    DPI,
+    DASHES,
     FAINT,
     FEW_POINTS,
     GREEN,
@@ -20,8 +20,10 @@ from omni.record.style import (
     RED,
     TEAL,
     Points,
+    canvas,
     drawable,
     label_ends,
+    save,
     scale,
     short,
     smooth,
@@ -30,9 +32,7 @@ from omni.record.style import (
 )
 
 INCHES = (8.0, 4.7)
-LEFT, RIGHT = 0.085, 0.915
-NARROW = 0.775
-"""Where the axes end when lines have names at their ends."""
+LEFT, RIGHT = 0.1, 0.915
 OTHERS = (ORANGE, PURPLE, TEAL, FAINT, PINK)
 RATE_NAMES = ("lr", "learning_rate")
 
@@ -44,17 +44,11 @@ def draw_curve(metrics_csv: Path, png: Path, *, title: str, gate: Sequence[Verdi
     holds its verdicts. Raises OmniError when metrics_csv cannot be read, OSError when
     the picture cannot be written; an earlier picture then stays.
     """
-    # Late, and without pyplot: 0.3 s that a run pays at its end and a reader of tables never does.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     metrics = {name: points for name, points in read_metrics(metrics_csv).items() if points}
     rate = next((metrics.pop(name) for name in list(metrics) if name.split("/")[-1] in RATE_NAMES), None)
-    figure = Figure(figsize=INCHES, dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = canvas(INCHES, title if len(title) <= 60 else f"{title[:59]}…", left=LEFT)
     top = 0.85 if gate else 0.89
-    right = NARROW if _others(metrics) else RIGHT
-    shape = {"left": LEFT, "right": right, "top": top, "bottom": 0.105, "hspace": 0.12}
+    shape = {"left": LEFT, "right": RIGHT, "top": top, "bottom": 0.105, "hspace": 0.12}
     if rate and metrics:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[6, 1], gridspec_kw=shape)
         _draw_rate(lower, rate)
@@ -63,11 +57,10 @@ def draw_curve(metrics_csv: Path, png: Path, *, title: str, gate: Sequence[Verdi
     _draw_metrics(upper, metrics, gate)
     for axes in {upper, lower}:
         tidy(axes)
-        axes.yaxis.set_label_coords(-0.078, 0.5)
     lower.set_xlabel("step", color=FAINT, fontsize=9.5)
-    _draw_title(figure, title, gate)
-    with replacing(Path(png)) as temporary:
-        figure.savefig(temporary, format="png")
+    figure.align_ylabels()
+    _draw_verdict(figure, gate)
+    save(figure, png)
 
 
 def _draw_metrics(axes: Any, metrics: Metrics, gate: Sequence[Verdict]) -> None:
@@ -79,7 +72,7 @@ def _draw_metrics(axes: Any, metrics: Metrics, gate: Sequence[Verdict]) -> None:
     finite = [(step, value) for step, value in points if drawable(value)]
     _draw_line(axes, finite)
     lines = {name: (finite, BLUE)}
-    for other, color in zip(_others(metrics), OTHERS, strict=False):
+    for other, color in zip(_others(metrics), cycle(OTHERS), strict=False):
         lines[other] = ([(step, value) for step, value in metrics[other] if drawable(value)], color)
         _draw_line(axes, *lines[other], width=1.6)
     shown = [point for line, _ in lines.values() for point in line]
@@ -114,10 +107,10 @@ def _others(metrics: Metrics) -> list[str]:
 def _draw_line(axes: Any, points: Points, color: str = BLUE, *, width: float = 2.2) -> None:
     steps, values = xy(points)
     if len(points) < FEW_POINTS:
-        axes.plot(steps, values, color=color, lw=width - 0.2, marker="o", ms=4, zorder=3)
+        axes.plot(steps, values, color=color, ls=DASHES.get(color, "-"), lw=width - 0.2, marker="o", ms=4, zorder=3)
         return
     axes.plot(steps, values, color=color, lw=0.9, alpha=0.28, zorder=2)
-    axes.plot(steps, smooth(values), color=color, lw=width, solid_capstyle="round", zorder=3)
+    axes.plot(steps, smooth(values), color=color, ls=DASHES.get(color, "-"), lw=width, solid_capstyle="round", zorder=3)
 
 
 def _label_ends(axes: Any, points: Points, *, last: bool) -> None:
@@ -158,15 +151,10 @@ def _draw_rate(axes: Any, rate: list[tuple[int, float]]) -> None:
     axes.set_ylabel("lr", color=FAINT, fontsize=9.5)
 
 
-def _draw_title(figure: Any, title: str, gate: Sequence[Verdict]) -> None:
-    kwargs = {"ha": "left", "va": "center", "fontweight": "bold", "parse_math": False}
-    if len(title) > 60:
-        title = title[:59] + "…"
-    figure.text(LEFT, 0.945, title, fontsize=13 if len(title) < 45 else 10.5, color=INK, **kwargs)
+def _draw_verdict(figure: Any, gate: Sequence[Verdict]) -> None:
     if not gate:
         return
     verdict, color = ("PASS", GREEN) if all(each.get("passed") for each in gate) else ("FAIL", RED)
-    kwargs |= {"ha": "right"}
-    figure.text(RIGHT, 0.945, verdict, fontsize=13, color=color, **kwargs)
-    detail = "; ".join(map(in_words, gate))
-    figure.text(RIGHT, 0.893, detail, fontsize=9, color=FAINT, **kwargs | {"fontweight": "normal"})
+    kwargs = {"ha": "right", "va": "center", "parse_math": False}
+    figure.text(RIGHT, 0.945, verdict, fontsize=13, fontweight="bold", color=color, **kwargs)
+    figure.text(RIGHT, 0.893, "; ".join(map(in_words, gate)), fontsize=9, color=FAINT, **kwargs)

@@ -43,12 +43,14 @@ def tell_parts(
                 f"resume: this run started with {part} weights from {before['source']} and now finds others, "
                 f"{there['source']}: provide the first again, or start a new run"
             )
+        if (so_far := before.get("precision")) not in (None, now := there.get("precision")):
+            log.warning("resume: %s in %s so far, %s from here on", part, so_far, now)
         log.info("%s weights from %s", part, there["source"])
         for note in there.get("notes", []):
             log.warning("%s: %s", part, note)
     if run.data.get("precision", precision) != precision:
         log.warning("resume: %s arithmetic so far, %s from here on", run.data["precision"], precision)
-    log.info("%s arithmetic on %s", precision, device)
+    log.info(arithmetic(model, device, precision))
     parts = count_parameters(model)
     table = Console(file=io.StringIO(), width=100)
     table.print(parameter_table(parts))
@@ -62,14 +64,27 @@ def tell_parts(
 
 
 def weights_of(encoder: object | None) -> dict[str, str | None] | None:
-    """Where the encoder's weights come from, as far as it says so."""
+    """Where the encoder's weights come from, as far as it says so, and in what it computes."""
     if encoder is None:
         return None
-    return {"source": getattr(encoder, "source", type(encoder).__name__), "sha256": getattr(encoder, "sha256", None)}
+    source, sha256 = getattr(encoder, "source", type(encoder).__name__), getattr(encoder, "sha256", None)
+    return {"source": source, "sha256": sha256, "precision": precision_of(encoder)}
+
+
+def precision_of(part: "torch.nn.Module") -> str | None:
+    """The arithmetic of a part that never trains, where it has weights."""
+    return next((str(weight.dtype).removeprefix("torch.") for weight in part.parameters()), None)
+
+
+def arithmetic(model: "Omni", device: "torch.device", precision: str | None = None) -> str:
+    """In words: where a model computes, and in what. precision: where the backbone's weights do not tell."""
+    encoder = "" if model.encoder is None else f", encoder in {precision_of(model.encoder)}"
+    return f"{precision or precision_of(model.backbone)} arithmetic on {device}{encoder}"
 
 
 def tell_skipped(run: Run, skipped: Mapping[str, str]) -> None:
-    """Each thing of the data set that could not be read, once, as soon as it is met; run.json has them all."""
+    """Each thing of the data set that could not be read, once, as soon as it is met. run.json has them all, from when
+    it is written next: a damaged file may bring one with every step."""
     known = run.data.get("skipped", {})
     if skipped.items() <= known.items():
         return
@@ -78,7 +93,7 @@ def tell_skipped(run: Run, skipped: Mapping[str, str]) -> None:
         log.warning("dataset: left out %s: %s", name, fresh[name])
     if len(known) < SKIPPED_TOLD < len(known) + len(fresh):
         log.warning("dataset: more is left out; run.json has the list")
-    run.update(skipped=known | dict(skipped))
+    run.note(skipped=known | dict(skipped))
 
 
 def tell_throughput(run: Run, trainer: "Trainer", sizes: "Sizes", dtype: "torch.dtype") -> None:

@@ -7,6 +7,8 @@ import secrets
 from difflib import get_close_matches
 from pathlib import Path
 
+from omni.errors import OmniError
+
 log = logging.getLogger(__name__)
 
 _held: set[int] = set()
@@ -44,6 +46,15 @@ def _forget() -> None:
 
 # A forked data worker would otherwise keep the lock of a parent that was killed.
 os.register_at_fork(after_in_child=_forget)
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise OmniError for a link that leads out of a run's folder, which may come from somebody else: what is written
+    into the folder could end up anywhere."""
+    top = folder.resolve()
+    for path in top.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(top):
+            raise OmniError(f"{path}: is a link out of the run's folder, which is to be written into; remove it")
 
 
 def point_latest(folder: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omni.errors import OmniError
-from omni.record.metrics import lower_is_better
+from omni.record.metrics import LOWER, better
 
 Summary = dict[str, dict[str, float | None]]
 
@@ -14,7 +14,7 @@ Verdict = Mapping[str, Any]
 
 def bound(metric: str) -> str:
     """How a gate reads its threshold: "at most" for what should be low, "at least" for all else and for falls."""
-    return "at most" if lower_is_better(metric) and not metric.endswith("_drop") else "at least"
+    return "at most" if better(metric) == LOWER and not metric.endswith("_drop") else "at least"
 
 
 def judge(summary: Summary, asked: Mapping[str, float]) -> list[Verdict]:
@@ -29,23 +29,27 @@ def judge(summary: Summary, asked: Mapping[str, float]) -> list[Verdict]:
     return [judge_one(summary, metric, threshold) for metric, threshold in asked.items()]
 
 
-def judge_one(summary: Summary, metric: str, threshold: float) -> Verdict:
+def value_of(summary: Summary, metric: str) -> float | None:
+    """A logged metric's last value, or the fall of one; None where it was not finite."""
     if metric in summary:
-        value = summary[metric]["last"]
-    else:
-        ends = summary[metric.removesuffix("_drop")]
-        value = None if None in (ends["first"], ends["last"]) else ends["first"] - ends["last"]
+        return summary[metric]["last"]
+    ends = summary[metric.removesuffix("_drop")]
+    return None if None in (ends["first"], ends["last"]) else ends["first"] - ends["last"]
+
+
+def judge_one(summary: Summary, metric: str, threshold: float) -> Verdict:
+    value = value_of(summary, metric)
     low = bound(metric) == "at most"
     passed = value is not None and (value <= threshold if low else value >= threshold)
     return {"metric": metric, "threshold": threshold, "value": value, "passed": passed}
 
 
-def refuse_unknown(asked: Iterable[str], logged: Iterable[str]) -> None:
-    """Raise OmniError when a metric is neither among the logged ones nor the fall of one."""
+def refuse_unknown(asked: Iterable[str], logged: Iterable[str], key: str = "stage.gate.") -> None:
+    """Raise OmniError when a metric is neither among the logged ones nor the fall of one; `key` is where it stands."""
     known = [*logged, *(f"{name}_drop" for name in logged)]
     for metric in asked:
         if metric not in known:
-            raise OmniError(f"stage.gate.{metric}: no such metric is logged; there are {', '.join(known)}")
+            raise OmniError(f"{key}{metric}: no such metric is logged; there are {', '.join(known)}")
 
 
 def in_words(verdict: Verdict) -> str:

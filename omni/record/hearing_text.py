@@ -103,7 +103,17 @@ def _paragraphs(figures: Figures, transcripts: Sequence[Mapping[str, str]], pict
 
 def _what(figures: Figures) -> str:
     clips = figures["clips"]
-    return f"{figures['run']} at step {figures['step']}, {clips} clip{'s' * (clips != 1)} of {figures['split']}"
+    return f"{model_of(figures)}, {clips} clip{'s' * (clips != 1)} of {figures['split']}{left_out(figures)}"
+
+
+def model_of(figures: Figures) -> str:
+    """What was asked; an exported folder has no step."""
+    return figures["run"] if figures["step"] is None else f"{figures['run']} at step {figures['step']}"
+
+
+def left_out(figures: Figures) -> str:
+    """How many were not asked about; reports of before do not say."""
+    return f", {count} left out" if (count := figures.get("left_out")) else ""
 
 
 def _found(row: Mapping[str, float], name: str) -> str:

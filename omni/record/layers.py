@@ -3,12 +3,10 @@
 import re
 from pathlib import Path
 
-from omni.atomic import replacing
 from omni.record.metrics import read_metrics
-from omni.record.style import BLUE, DPI, FAINT, GREEN, INK, ORANGE, PINK, PURPLE, TEAL, tidy, xy
+from omni.record.style import FAINT, INK, canvas, save, tidy, xy
 
 NAME = re.compile(r"(mixer|texture)_layer_(-?\d+)")
-COLORS = (BLUE, ORANGE, GREEN, PURPLE, TEAL, PINK, FAINT)
 
 
 def draw_layers(metrics_csv: Path, png: Path) -> bool:
@@ -24,22 +22,21 @@ def draw_layers(metrics_csv: Path, png: Path) -> bool:
     parts = sorted({part for part, _ in found})
     if not parts:
         return False
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib import colormaps
 
-    figure = Figure(figsize=(4.4 * len(parts) + 0.6, 3.4), dpi=DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas((4.4 * len(parts) + 0.6, 3.9), "The share of each layer", left=0.02)
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 0.9))
     for axes, part in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
-        for color, (layer, points) in zip(
-            COLORS, sorted((k[1], v) for k, v in found.items() if k[0] == part), strict=False
-        ):
-            steps, values = xy(points)
-            axes.plot(steps, values, "o-", color=color, ms=3, lw=1.4, label=f"layer {layer}")
+        lines = sorted((layer, points) for (owner, layer), points in found.items() if owner == part)
+        for place, (layer, points) in enumerate(lines):
+            # Layers have an order, and so have their colours; the lightest would not be seen on white.
+            color = colormaps["viridis"](0.9 * place / max(1, len(lines) - 1))
+            axes.plot(*xy(points), "o-", color=color, ms=3, lw=1.4, label=f"layer {layer}")
         tidy(axes)
         axes.set_ylim(bottom=0)
-        axes.set_title(f"{part}: share of each layer", fontsize=10, color=INK, loc="left")
+        axes.set_title(part, fontsize=10, color=INK, loc="left")
         axes.set_xlabel("step", fontsize=9, color=FAINT)
-        axes.legend(frameon=False, fontsize=8)
-    with replacing(png) as temporary:
-        figure.savefig(temporary, format="png")
+        place = {"loc": "upper left", "bbox_to_anchor": (1, 1), "ncols": -(-len(lines) // 12)}
+        axes.legend(frameon=False, fontsize=8, **place)
+    save(figure, png)
     return True

@@ -15,8 +15,18 @@ from omni.errors import OmniError
 log = logging.getLogger(__name__)
 
 NAME = "metrics.csv"
-# Whole words of a metric's name, so that "power" is no word error rate.
-LOWER_IS_BETTER = frozenset({"loss", "error", "wer", "cer", "perplexity", "ppl", "bpb", "bpc", "nll"})
+LOWER, HIGHER = "lower", "higher"
+DIRECTIONS = {
+    "loss shuffled": HIGHER,  # of a text behind another clip's sound
+    "loss silence": None,  # what a text costs a model that hears nothing says nothing of its hearing
+    "loss none": None,
+    **dict.fromkeys(("loss", "error", "wer", "cer", "perplexity", "ppl", "bpb", "bpc", "nll"), LOWER),
+    "grad norm": None,
+    "lr": None,
+    "layer": None,
+}
+"""Which way a metric is better, None for neither: by the first of these that is among its name's words, else higher.
+Whole words, so that "power" is no word error rate."""
 
 Metrics = dict[str, list[tuple[int, float]]]
 
@@ -156,13 +166,20 @@ def read_metrics(path: str | Path) -> Metrics:
     return metrics
 
 
-def lower_is_better(name: str) -> bool:
-    """Whether a smaller value of this metric is the better one: losses, error rates, perplexities."""
-    return not LOWER_IS_BETTER.isdisjoint(re.split(r"[^a-z]+", name.lower()))
+def better(name: str) -> str | None:
+    """Whether the LOWER or the HIGHER value of this metric is the better one; None where that cannot be said."""
+    words = f" {' '.join(re.findall('[a-z]+', name.lower()))} "
+    return next((which for part, which in DIRECTIONS.items() if f" {part} " in words), HIGHER)
+
+
+def best_of(name: str, values: Iterable[float]) -> float | None:
+    """The best of some values of this metric; None of none, or where none is better than another."""
+    choose = {LOWER: min, HIGHER: max}.get(better(name))
+    return choose(values, default=None) if choose else None
 
 
 def summarise(metrics: Metrics) -> dict[str, dict[str, float | None]]:
-    """{name: {first, last, best}}; best is the smallest or greatest finite value, see `lower_is_better`.
+    """{name: {first, last, best}}; best is the best finite value, see `best_of`.
 
     A NaN or infinite value becomes None, which JSON can hold. A metric without a value is left out.
     """
@@ -170,9 +187,8 @@ def summarise(metrics: Metrics) -> dict[str, dict[str, float | None]]:
     for name, points in metrics.items():
         values = [value if math.isfinite(value) else None for _, value in points]
         finite = [value for value in values if value is not None]
-        choose = min if lower_is_better(name) else max
         if values:
-            summary[name] = {"first": values[0], "last": values[-1], "best": choose(finite, default=None)}
+            summary[name] = {"first": values[0], "last": values[-1], "best": best_of(name, finite)}
     return summary
 
 

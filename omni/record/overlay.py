@@ -1,18 +1,16 @@
 """compare.png: the curves of many runs laid over each other, smoothed over faint raw, with a band over seeds."""
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
-from omni.atomic import replacing
 from omni.errors import OmniError
 from omni.record.columns import header
-from omni.record.metrics import NAME, lower_is_better, read_metrics
+from omni.record.metrics import NAME, better, read_metrics
 from omni.record.outcome import Outcome
 from omni.record.style import (
     BLUE,
-    DPI,
     FAINT,
     FEW_POINTS,
     GREEN,
@@ -22,7 +20,9 @@ from omni.record.style import (
     RED,
     TEAL,
     Points,
+    canvas,
     drawable,
+    save,
     scale,
     smooth,
     tidy,
@@ -31,15 +31,15 @@ from omni.record.style import (
 from omni.record.table import COMMIT, Row, Table, plus_minus
 
 INCHES = (10.4, 4.9)
-LEFT, TOP, BOTTOM = 0.065, 0.86, 0.105
+LEFT, RIGHT, TOP, BOTTOM = 0.065, 0.78, 0.86, 0.105
+NBSP = "\xa0"
 COLORS = (BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, "#b5548e", "#8c6d46", "#5b6b7d", "#a3a332")
 GREY = "#c4c9cf"
 # Beyond the coloured rows: so many of the rest stand for all of them, drawn at so many steps.
 GREY_ROWS, GREY_POINTS = 30, 150
 LINE_POINTS = 600
-LABEL_CHARS = 44
-# Of the picture's width: the legend's line and margins, and one character of it.
-LEGEND_FRAME, LEGEND_CHAR = 0.062, 0.0072
+THIN, WIDE = 1.6, 4.0
+LABEL_CHARS, LABEL_LINES = 36, 3
 
 
 @dataclass(frozen=True)
@@ -58,31 +58,23 @@ def draw_overlay(table: Table, png: Path) -> None:
     Runs without a readable metrics.csv are left out. Raises OSError when the picture cannot be written; an earlier
     one then stays.
     """
-    # Late, and without pyplot: whoever only wants the table never pays for it.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=INCHES, dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 1, gridspec_kw={"left": LEFT, "top": TOP, "bottom": BOTTOM})
+    figure = canvas(INCHES, table.metric[:60], _about(table), left=LEFT)
+    axes = figure.subplots(1, 1, gridspec_kw={"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM})
     drawn = [(row, curve) for row in table.rows[: len(COLORS)] if (curve := read_curve(row, table.metric))]
     rest = _draw_rest(axes, table)
-    # The best last, so that it lies on top.
-    for color, (row, curve) in reversed(list(zip(COLORS, drawn, strict=False))):
-        _draw_row(axes, curve, color, row is table.best)
+    # The best is the lowest and the widest, so that none hides another that it lies on.
+    widths = [THIN + (WIDE - THIN) * place / max(1, len(drawn) - 1) for place in reversed(range(len(drawn)))]
+    lines = [(row, color, width) for (row, _), color, width in zip(drawn, COLORS, widths, strict=False)]
+    for (_, color, width), (_, curve) in zip(lines, drawn, strict=True):
+        _draw_row(axes, curve, color, width)
     scale(axes, means := [value for _, curve in drawn for value in curve.mean])
     tidy(axes)
     _limit(axes, means, rest)
     axes.set_xlabel("step", color=FAINT, fontsize=9.5)
     if not drawn and not rest:
         axes.text(0.5, 0.5, "nothing was logged", transform=axes.transAxes, ha="center", color=FAINT)
-    _draw_title(figure, table)
-    _draw_legend(axes, table, [row for row, _ in drawn], len(rest))
-    figure.subplots_adjust(right=_right(axes))
-    with replacing(png) as temporary, warnings.catch_warnings():
-        # A value in a script the font lacks is drawn as boxes; the table beside it has the text.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(temporary, format="png")
+    _draw_legend(axes, table, lines, len(rest))
+    save(figure, png)
 
 
 def read_curve(row: Row, metric: str) -> Curve | None:
@@ -125,17 +117,15 @@ def _thin(items: list, limit: int) -> list:
     return items[::-stride][::-1]
 
 
-def _draw_row(axes: Any, curve: Curve, color: str, best: bool) -> None:
-    style = {"color": color, "solid_capstyle": "round"}
+def _draw_row(axes: Any, curve: Curve, color: str, width: float) -> None:
     if len(curve.steps) >= FEW_POINTS or len(curve.raw) > 1:
         for points in curve.raw:
             axes.plot(*xy(points), color=color, lw=0.7, alpha=0.16, zorder=2)
     if len(curve.raw) > 1:
         edges = [[mean + sign * dev for mean, dev in zip(curve.mean, curve.deviation, strict=True)] for sign in (-1, 1)]
         axes.fill_between(curve.steps, *edges, color=color, alpha=0.18, lw=0, zorder=2)
-    axes.plot(curve.steps, curve.mean, lw=2.6 if best else 1.8, zorder=4 if best else 3, **style)
-    size = 7 if best else 4.5
-    end = {"marker": "o", "color": color, "ms": size, "mec": "white", "mew": 1.1, "clip_on": False}
+    axes.plot(curve.steps, curve.mean, color=color, lw=width, solid_capstyle="round", zorder=3)
+    end = {"marker": "o", "color": color, "ms": width + 3, "mec": "white", "mew": 1.1, "clip_on": False}
     axes.plot(curve.steps[-1:], curve.mean[-1:], zorder=5, **end)
 
 
@@ -165,24 +155,21 @@ def _limit(axes: Any, means: list[float], rest: list[Points]) -> None:
     axes.set_ylim(*curved.transform([low - 0.08 * span, high + 0.08 * span]))
 
 
-def _draw_title(figure: Any, table: Table) -> None:
-    better = "lower" if lower_is_better(table.metric) else "higher"
+def _about(table: Table) -> str:
     runs, rows = len(table.runs), len(table.rows)
-    about = f"{better} is better · {runs} run{'s' * (runs != 1)}"
+    about = f"{runs} run{'s' * (runs != 1)}"
+    if which := better(table.metric):
+        about = f"{which} is better · {about}"
     if rows != runs:
         about += f" in {rows} row{'s' * (rows != 1)}, band: ±1 deviation over seeds"
-    kwargs = {"ha": "left", "va": "center", "parse_math": False}
-    figure.text(LEFT, 0.95, table.metric[:60], fontsize=13, fontweight="bold", color=INK, **kwargs)
-    figure.text(LEFT, 0.902, about, fontsize=9, color=FAINT, **kwargs)
+    return about
 
 
-def _draw_legend(axes: Any, table: Table, rows: list[Row], grey: int) -> None:
+def _draw_legend(axes: Any, table: Table, lines: list[tuple[Row, str, float]], grey: int) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D([], [], color=color, lw=3.2 if row is table.best else 2.2)
-        for row, color in zip(rows, COLORS, strict=False)
-    ]
+    rows = [row for row, _, _ in lines]
+    handles = [Line2D([], [], color=color, lw=width) for _, color, width in lines]
     labels = [
         f"{told}\n{plus_minus(row)}{_remark(row, table)}" for row, told in zip(rows, _tell(table, rows), strict=True)
     ]
@@ -203,28 +190,20 @@ def _draw_legend(axes: Any, table: Table, rows: list[Row], grey: int) -> None:
 
 
 def _tell(table: Table, rows: list[Row]) -> list[str]:
-    """What tells the rows apart, at most `LABEL_CHARS` each; the runs' names where that says too little."""
+    """What tells the rows apart, in at most `LABEL_LINES` lines; the runs' names where that says too little."""
     names = _short_keys([key for key in table.keys if len({row.values[key] for row in rows}) > 1])
-    labels = ["  ".join(f"{name} {row.values[key]}" for key, name in names.items()) for row in rows]
-    labels = [label if len(label) <= LABEL_CHARS else f"{label[: LABEL_CHARS - 1]}…" for label in labels]
+    labels = []
+    for row in rows:
+        # A dash is for a key that the row does not have.
+        pairs = [f"{name} {row.values[key]}" for key, name in names.items() if row.values[key] != "–"]
+        # A name and its value stay in one line.
+        whole = "  ".join(pair.replace(" ", NBSP) for pair in pairs)
+        labels.append(fill(whole, LABEL_CHARS, max_lines=LABEL_LINES, placeholder="…").replace(NBSP, " "))
     if len(set(labels)) == len(labels) and all(labels):
         return labels
     # Too much differs to say it here: the names lead to the table. Their ends tell them apart.
     names = [table.row_name(row) for row in rows]
     return [name if len(name) <= LABEL_CHARS else f"…{name[1 - LABEL_CHARS :]}" for name in names]
-
-
-def _right(axes: Any) -> float:
-    """Where the curves end, so that the legend's longest line fits beside them."""
-    legend = axes.get_legend()
-    if legend is None:
-        return 0.96
-    widths = [
-        len(line) * (1.12 if text.get_fontweight() == "bold" else 1)
-        for text in legend.get_texts()
-        for line in text.get_text().split("\n")
-    ]
-    return min(0.86, 1 - LEGEND_FRAME - LEGEND_CHAR * max(widths))
 
 
 def _remark(row: Row, table: Table) -> str:

@@ -59,7 +59,7 @@ class Progress:
         self._seen = step
         if self._bar is not None:
             self._bar.update(self._task, completed=step, loss=self._loss, speed=self._speed())
-        elif first or step >= self.total or step - self._shown >= self._stride:
+        elif first or step == self.total or step - self._shown >= self._stride:
             self._print()
 
     def __exit__(self, *error: Any) -> None:

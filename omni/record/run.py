@@ -28,23 +28,24 @@ OWN = frozenset(HEAD + TAIL) - {"metrics", "gate"}
 
 
 class Run:
-    """One run folder, held by one process. Use as a context manager: how the block ends is the status."""
+    """One run folder, held by one process. Use as a context manager: once begun, how the block ends is the status."""
 
-    def __init__(self, folder: Path, data: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, data: dict[str, Any], files: Mapping[str, str] | None = None) -> None:
         """Use `Run.start` or `Run.resume`."""
         self.folder = folder
         self._data = data
+        self._files = files  # of a new run
         self._hold: int | None = None
-        self._begun = True
+        self._begun = False
         self._earlier_seconds = data.get("seconds") or 0.0
         self._began = time.monotonic()
 
     @classmethod
     def start(cls, folder: str | Path, *, config_yaml: str, facts: Mapping[str, Any]) -> Self:
-        """Make the folder a run: run.json, config.yaml, git.diff.
+        """A new run. Until `begin` nothing of it is on disk, so that what turns out not to run leaves nothing.
 
         `facts` (stage, signature, seed, device, parameters...) go into run.json beside what Run adds itself.
-        Raises OmniError when the folder holds a run already or cannot be written.
+        Raises OmniError when the folder holds a run already.
         """
         # Not resolved: `outputs` may be a symlink to a bigger disk, and `latest` belongs beside the runs.
         folder = Path(folder).absolute()
@@ -52,18 +53,10 @@ class Run:
         git, diff = provenance.read_git(Path(omni.__file__).parent)
         data = {"status": "running", "error": None, "created": datetime.now().astimezone().isoformat()}
         data |= {"resumed": 0, **facts, "metrics": None, "gate": None, "argv": provenance.command()}
-        run = cls(folder, data | {"git": git, "versions": provenance.versions()} | provenance.process())
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            run._hold = hold(folder)
-            run._create(config_yaml, diff)
-        except OSError as error:
-            run.close()
-            if folder.is_dir() and isinstance(error, FileExistsError | BlockingIOError):
-                hint = f"Go on with it by resume={folder}, or choose another folder."
-                raise OmniError(f"{folder} already holds a run. {hint}") from error
-            raise _unwritable(folder, error) from error
-        return run
+        if (folder / "run.json").exists():
+            raise _taken(folder)
+        data |= {"git": git, "versions": provenance.versions()} | provenance.process()
+        return cls(folder, data, {"config.yaml": config_yaml, "git.diff": diff})
 
     @classmethod
     def resume(cls, folder: str | Path) -> Self:
@@ -94,9 +87,14 @@ class Run:
         return run
 
     def begin(self) -> None:
-        """Nothing stands in the way of a resumed run any more: status running, `resumed` one more, its verdict gone.
-        A new run has begun already."""
+        """Nothing stands in the way any more. A new run makes its folder: run.json, config.yaml, git.diff. In a resumed
+        one the status is running, `resumed` one more, the verdict gone. A second time this does nothing.
+
+        Raises OmniError when the folder holds a run already or cannot be written."""
         if self._begun:
+            return
+        if self._files is not None:
+            self._create(self._files)
             return
         resumed = self._data.get("resumed", 0) + 1
         self._data |= {"status": "running", "error": None, "resumed": resumed, "metrics": None, "gate": None}
@@ -110,10 +108,14 @@ class Run:
         """A copy of what run.json holds."""
         return dict(self._data)
 
-    def update(self, **facts: Any) -> None:
-        """Add or replace facts in run.json, and bring `seconds` up to date. Raises OmniError."""
+    def note(self, **facts: Any) -> None:
+        """Add or replace facts, which run.json gets when it is written next: at the latest when the run ends."""
         _refuse_own(facts)
         self._data |= facts
+
+    def update(self, **facts: Any) -> None:
+        """Add or replace facts in run.json, and bring `seconds` up to date. Raises OmniError."""
+        self.note(**facts)
         self._write()
 
     def finish(self, status: str, *, metrics: dict | None = None, gate: list[Verdict] | None = None) -> None:
@@ -148,7 +150,6 @@ class Run:
 
     def _compare(self) -> None:
         """With where and by what it was started."""
-        self._begun = False
         started, here = self._data.get("cwd"), str(Path.cwd())
         if started not in (None, here):
             # A relative path in its configuration would now name other data.
@@ -173,19 +174,28 @@ class Run:
             # The status is tried even when the traceback finds no room.
             self._write()
 
-    def _create(self, config_yaml: str, diff: str) -> None:
+    def _create(self, files: Mapping[str, str]) -> None:
         path = self.folder / "run.json"
-        # Exclusive creation is what makes the folder ours; the lock only says whether we still live.
-        with path.open("x", encoding="utf-8") as file:
-            try:
-                file.write(self._text())
-                file.flush()
-                replace_text(self.folder / "config.yaml", config_yaml)
-                replace_text(self.folder / "git.diff", diff)
-            except OSError:
-                with suppress(OSError):
-                    path.unlink()
-                raise
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._hold = hold(self.folder)
+            # Exclusive creation is what makes the folder ours; the lock only says whether we still live.
+            with path.open("x", encoding="utf-8") as file:
+                try:
+                    file.write(self._text())
+                    file.flush()
+                    for name, text in files.items():
+                        replace_text(self.folder / name, text)
+                except OSError:
+                    with suppress(OSError):
+                        path.unlink()
+                    raise
+        except OSError as error:
+            self.close()
+            if self.folder.is_dir() and isinstance(error, FileExistsError | BlockingIOError):
+                raise _taken(self.folder) from error
+            raise _unwritable(self.folder, error) from error
+        self._begun = True
 
     def _text(self) -> str:
         self._data["seconds"] = round(self._earlier_seconds + time.monotonic() - self._began, 3)
@@ -220,6 +230,10 @@ def read_run(folder: str | Path) -> dict[str, Any]:
 def _refuse_own(facts: Mapping[str, Any]) -> None:
     if taken := OWN & facts.keys():
         raise ValueError(f"run.json keys that Run writes itself: {', '.join(sorted(taken))}")
+
+
+def _taken(folder: Path) -> OmniError:
+    return OmniError(f"{folder} already holds a run. Go on with it by resume={folder}, or choose another folder.")
 
 
 def _unwritable(folder: Path, error: OSError) -> OmniError:

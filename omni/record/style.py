@@ -1,11 +1,17 @@
-"""How every picture of a run looks: its colours, its axes, its numbers, its smoothing."""
+"""How every picture of a run looks: its title, its colours, its axes, its numbers, its smoothing."""
 
 import math
+import warnings
+from pathlib import Path
 from typing import Any
+
+from omni.atomic import replacing
 
 DPI = 150
 INK, FAINT, BLUE, GREEN, RED = "#22262b", "#8a9099", "#2f6fb3", "#2a8a4a", "#c23b32"
 ORANGE, PURPLE, TEAL, PINK = "#d98324", "#7a5fa8", "#4d9a94", "#b5548e"
+# A grey line is dashed: often it lies on another.
+DASHES = {FAINT: (0, (3, 2))}
 # Below it a smoothed line would only repeat the raw one.
 FEW_POINTS = 30
 
@@ -13,6 +19,38 @@ LABEL_POINTS = 13
 """From one label at a line's end to the next, in points."""
 
 Points = list[tuple[int, float]]
+
+
+def canvas(inches: tuple[float, float], title: str, note: str = "", *, left: float) -> Any:
+    """A figure with its title and a line below it, which start at `left` of its width."""
+    # Late, and without pyplot: 0.3 s that a run pays at its end and a reader of tables never does.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=inches, dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    style = {"ha": "left", "va": "center", "parse_math": False}
+    size = 13 if len(title) < 5.6 * inches[0] else 10.5
+    figure.text(left, 1 - 0.26 / inches[1], title, fontsize=size, color=INK, fontweight="bold", **style)
+    figure.text(left, 1 - 0.51 / inches[1], note, fontsize=9, color=FAINT, **style)
+    return figure
+
+
+def save(figure: Any, png: Path) -> None:
+    """Write the picture, larger than the figure where something reaches over its edge.
+
+    Raises OSError when it cannot be written; an earlier picture then stays.
+    """
+    from matplotlib.transforms import Bbox
+
+    with replacing(png) as temporary, warnings.catch_warnings():
+        # A text in a script the font lacks is drawn as boxes; the files beside the picture have it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        if layout := figure.get_layout_engine():
+            layout.execute(figure)
+            figure.set_layout_engine("none")
+        box = Bbox.union([figure.bbox_inches, figure.get_tightbbox().padded(0.03)])
+        figure.savefig(temporary, format="png", bbox_inches=box)
 
 
 def smooth(values: list[float]) -> list[float]:

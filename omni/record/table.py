@@ -13,7 +13,7 @@ from pathlib import Path
 
 from omni.errors import OmniError
 from omni.record.columns import cells, choose_columns, differing_keys
-from omni.record.metrics import lower_is_better
+from omni.record.metrics import HIGHER, LOWER, best_of, better
 from omni.record.outcome import STATES, Outcome, Skipped, clean, natural, read_outcomes
 from omni.record.style import short
 
@@ -66,9 +66,9 @@ class Row:
 class Table:
     """Rows, the best first and the failed last, with the dotted `keys` their values belong to.
 
-    `best` is the row to take, None when no row finished whole. `root` is the folder that run names are relative
-    to. `differing` holds every key that differs, the ones too that `keys` leaves out; `notes` say what a reader
-    must know to trust the numbers, `skipped` which folders are not in it.
+    `best` is the row to take, None when no row finished whole, or no value of the metric is better than another.
+    `root` is the folder that run names are relative to. `differing` holds every key that differs, the ones too that
+    `keys` leaves out; `notes` say what a reader must know to trust the numbers, `skipped` which folders are not in it.
     """
 
     metric: str
@@ -106,7 +106,8 @@ class Table:
 
 
 def read_table(paths: Iterable[str | Path], metric: str | None = None) -> Table:
-    """Compare every run below the paths by a metric's last value; without one by the loss, if there is a loss.
+    """Compare every run below the paths by a metric's last value; without one by what their sweep searched for, else by
+    the loss, if there is a loss.
 
     Raises OmniError when a path is no folder, no run is found or no run logged the metric.
     """
@@ -128,9 +129,10 @@ def read_table(paths: Iterable[str | Path], metric: str | None = None) -> Table:
     for group in groups.values():
         values = {key: shown[key][group[0].config.get(key)] for key in keys}
         rows.append(_fold(group, metric, values | ({COMMIT: group[0].commit or "–"} if by_commit else {})))
-    sign = 1 if lower_is_better(metric) else -1
+    sign = {LOWER: 1, HIGHER: -1}.get(better(metric), 0)
     rows.sort(key=lambda row: (row.rank, row.mean is None, sign * (row.mean or 0), natural(row.runs[0].folder)))
-    best = rows[0] if len(rows) > 1 and rows[0].rank <= STATES.index("missed") and rows[0].mean is not None else None
+    ranked = sign and len(rows) > 1 and rows[0].rank <= STATES.index("missed") and rows[0].mean is not None
+    best = rows[0] if ranked else None
     root = Path(os.path.commonpath([run.folder.parent for run in runs]))
     notes = _notes(runs, rows, metric, along, by_commit)
     return Table(metric, keys + [COMMIT] * by_commit, rows, root, differing, best, notes, skipped)
@@ -138,6 +140,9 @@ def read_table(paths: Iterable[str | Path], metric: str | None = None) -> Table:
 
 def _choose_metric(runs: Sequence[Outcome], asked: str | None) -> str:
     known = list(dict.fromkeys(name for run in runs for name in run.summary))
+    searched = {run.config.get("sweep.objective") for run in runs}
+    if asked is None and len(searched) == 1 and searched <= {*known}:
+        return searched.pop()
     if asked is None:
         # What every run that measured anything has, before what only some of them have.
         everywhere = [name for name in known if all(name in run.summary for run in runs if run.summary)]
@@ -170,7 +175,7 @@ def _fold(group: list[Outcome], metric: str, values: dict[str, str]) -> Row:
         mean=statistics.fmean(last) if last else None,
         deviation=statistics.stdev(last) if len(last) > 1 else None,
         n=len(last),
-        best=(min if lower_is_better(metric) else max)(best, default=None),
+        best=best_of(metric, best),
         seconds=statistics.fmean(seconds) if seconds else None,
     )
 

@@ -44,7 +44,7 @@ class Ears:
 
     @torch.inference_mode()
     def hear(self, sound: bytes, *, what: str, laps: Laps) -> Heard:
-        """A wav, flac, mp3 or ogg; `what` names it in an error.
+        """A sound file of any kind that `omni.audio.read` knows; `what` names it in an error.
 
         Raises:
             OmniError: the model has no ears.

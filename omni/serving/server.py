@@ -2,12 +2,15 @@
 
 import socket
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
 
 from omni.errors import OmniError
-from omni.serving.assistant import Assistant
+
+if TYPE_CHECKING:  # a port that is taken is said before torch is imported
+    from omni.serving.assistant import Assistant
 
 GRACE = 6
 """Seconds that running answers have when the server is told to stop; orchestrators kill after 10."""
@@ -16,7 +19,7 @@ GRACE = 6
 class Server(uvicorn.Server):
     """Tells the assistant as soon as a signal comes, before uvicorn waits for the connections."""
 
-    def __init__(self, config: uvicorn.Config, assistant: Assistant):
+    def __init__(self, config: uvicorn.Config, assistant: "Assistant"):
         super().__init__(config)
         self.assistant = assistant
 
@@ -41,7 +44,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         raise OmniError(f"host={host} port={port}: cannot be listened on ({error}); choose another port") from error
 
 
-def serve_on(listening: socket.socket, app: FastAPI, assistant: Assistant) -> None:
+def serve_on(listening: socket.socket, app: FastAPI, assistant: "Assistant") -> None:
     """Until a signal comes; the signal then does what it does to any process."""
     config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=GRACE + 1, server_header=False)
     Server(config, assistant).run(sockets=[listening])

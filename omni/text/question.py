@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-LETTERS = ascii_uppercase[:4]
-"""Of four choices."""
+LETTERS = ascii_uppercase[:8]
+"""Of choices; so many may a question have."""
 
 
 def ask(question: str, choices: Sequence[str] = (), *, letter: bool = False) -> str:

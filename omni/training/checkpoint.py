@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from omni.errors import OmniError
-from omni.model.layout import MODEL, list_checkpoints
+from omni.model.layout import MODEL, list_checkpoints, of_base
 from omni.model.omni import Omni
 from omni.model.state import differences
 from omni.training.loop import Trainer
@@ -103,17 +103,6 @@ def read(folder: Path, load: Callable[[], dict]) -> dict:
 def learned_state(model: Omni) -> dict[str, torch.Tensor]:
     """The tensors of projector and backbone, by name."""
     return {name: tensor.contiguous() for name, tensor in model.state_dict().items() if not name.startswith("encoder.")}
-
-
-def holds_base(folder: Path) -> bool:
-    """Whether a checkpoint holds its language model, or only what was trained beside it."""
-    with safe_open(folder / MODEL, framework="pt") as file:
-        return any(map(of_base, file.keys()))
-
-
-def of_base(name: str) -> bool:
-    """Whether a tensor is the language model's own, not its adapters'."""
-    return name.startswith("backbone.") and ".lora_" not in name
 
 
 def flush_to_disk(path: Path) -> None:

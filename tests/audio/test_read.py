@@ -95,8 +95,8 @@ def test_channels_are_averaged(tmp_path):
 
 def test_the_clamp_comes_after_averaging_and_resampling(tmp_path):
     path = tmp_path / "loud.wav"
-    soundfile.write(path, np.array([[3.0, -2.8]] * 16_000), 16_000, subtype="FLOAT")
-    torch.testing.assert_close(read(path), torch.full((16_000,), 0.1))
+    soundfile.write(path, np.array([[1.9, -0.3]] * 16_000), 16_000, subtype="FLOAT")
+    torch.testing.assert_close(read(path), torch.full((16_000,), 0.8))
     soundfile.write(path, np.where(np.arange(44_100) // 50 % 2, 1.0, -1.0), 44_100, subtype="FLOAT")
     waveform = read(path)  # the resampler overshoots at each step
     assert waveform.max() == 1.0
@@ -260,11 +260,11 @@ def test_an_mp3_that_guesses_its_length_too_long_is_read_whole(tmp_path, monkeyp
     assert "the limit is 0.2 s" in refused(path, max_seconds=0.2)
 
 
-def test_an_mp3_that_would_lose_its_end_is_refused(tmp_path):
+def test_an_mp3_that_guesses_its_length_too_short_is_read_whole(tmp_path):
     path = tmp_path / "loud first.mp3"  # its first frame is large, so libsndfile stops early
     path.write_bytes(mp3_without_header(np.concatenate([noise(16_000, 5.0), np.zeros(80_000)]), 16_000))
     assert soundfile.info(path).duration < 5.0
-    assert "variable-rate mp3 without a Xing header" in refused(path)
+    assert abs(len(read(path)) / 16_000 - 10.0) < 0.2
 
 
 def test_an_mp3_behind_a_tag_keeps_its_length(tmp_path):

@@ -146,7 +146,7 @@ def test_files_are_readable_by_others(tmp_path):
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
 
 
-def test_twenty_processes_at_once(tmp_path):
+def test_processes_at_once(tmp_path):
     # Each looks at every clip right after writing: one that is half written by another would show.
     code = (
         "import sys, hashlib, pathlib; from omni.audio.tones import *; folder = pathlib.Path(sys.argv[1]);"
@@ -155,7 +155,7 @@ def test_twenty_processes_at_once(tmp_path):
         "print(*(hashlib.sha256(file).hexdigest() for file in files))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "clips")]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(20)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(5)]
     answers = {process.communicate()[0] for process in running}
     assert {process.returncode for process in running} == {0}
     expected = [json.loads(line)["sha256"] for line in MANIFEST.read_text().splitlines()]

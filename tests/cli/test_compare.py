@@ -42,18 +42,13 @@ def sweep(tmp_path: Path) -> Path:
     return folder
 
 
-def compare(cwd: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    line = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(line, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=120)
-
-
 def reports(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob(".compare*")) + sorted(
         path.name for path in folder.glob("compare*")
     )
 
 
-def test_a_sweep_gets_its_table_and_all_its_files(sweep: Path, tmp_path: Path) -> None:
+def test_a_sweep_gets_its_table_and_all_its_files(sweep: Path, tmp_path: Path, compare) -> None:
     done = compare(tmp_path, sweep)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -69,7 +64,7 @@ def test_a_sweep_gets_its_table_and_all_its_files(sweep: Path, tmp_path: Path) -
     assert reports(sweep) == ["compare.csv", "compare.html", "compare.md", "compare.png"]
 
 
-def test_where_the_files_go(sweep: Path, tmp_path: Path) -> None:
+def test_where_the_files_go(sweep: Path, tmp_path: Path, compare) -> None:
     plain = ["compare.csv", "compare.md", "compare.png"]
     assert compare(tmp_path, "outputs").returncode == 0
     assert reports(tmp_path / "outputs") == plain
@@ -93,7 +88,7 @@ def test_where_the_files_go(sweep: Path, tmp_path: Path) -> None:
         (["{sweep}", "--out", "{file}"], "cannot be written"),
     ],
 )
-def test_an_error_is_one_line(sweep: Path, tmp_path: Path, arguments: list[str], words: str) -> None:
+def test_an_error_is_one_line(sweep: Path, tmp_path: Path, arguments: list[str], words: str, compare) -> None:
     places = {"sweep": sweep, "empty": tmp_path / "empty", "file": tmp_path / "file"}
     places["empty"].mkdir()
     places["file"].touch()
@@ -107,7 +102,7 @@ def test_an_error_is_one_line(sweep: Path, tmp_path: Path, arguments: list[str],
     assert ("status" in done.stdout) == ("--out" in arguments)
 
 
-def test_broken_folders_are_named_and_skipped(sweep: Path, tmp_path: Path) -> None:
+def test_broken_folders_are_named_and_skipped(sweep: Path, tmp_path: Path, compare) -> None:
     (sweep / "1" / "run.json").write_text('{"status"')
     done = compare(tmp_path, sweep)
     assert done.returncode == 0, done.stderr
@@ -152,7 +147,7 @@ def test_a_narrow_terminal_keeps_whole_columns(sweep: Path, tmp_path: Path, colu
     assert ("Too narrow" in sent) == (columns < 120)
 
 
-def test_a_terminal_without_unicode_gets_its_table(sweep: Path, tmp_path: Path) -> None:
+def test_a_terminal_without_unicode_gets_its_table(sweep: Path, tmp_path: Path, compare) -> None:
     done = compare(tmp_path, sweep, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert "2.10 ? 0.14" in done.stdout
@@ -174,7 +169,7 @@ def test_neither_torch_nor_hydra_is_imported(sweep: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("runs", "seconds"), [(100, 1), (2000, 15)])
-def test_many_runs_are_compared_fast(tmp_path: Path, runs: int, seconds: float) -> None:
+def test_many_runs_are_compared_fast(tmp_path: Path, runs: int, seconds: float, compare) -> None:
     for number in range(runs):
         fake(tmp_path / "s" / str(number), 1 + number / runs, seed=number % 4, lr=number // 4, steps=100)
     began = time.monotonic()

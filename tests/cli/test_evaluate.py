@@ -1,37 +1,56 @@
-"""The real command on a tiny run that learned five sounds by heart, and on the same run made deaf."""
+"""The command, in this process, on a tiny run that learned five sounds by heart, and on the same run made deaf."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+from contextlib import chdir, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
 from omni.audio.tones import write_smoke_clips
+from omni.config.arguments import read_arguments
+from omni.config.compose import compose
 from omni.config.trained import load_trained
 from omni.errors import OmniError
 from omni.evaluate import Evaluate, evaluate, of_whisper
 from omni.evaluation.conditions import Losses
 from omni.record.metrics import read_metrics
+from omni.train import train as train_one
+from omni.training.distributed import World
 
 TINY = ["encoder=whisper_random", "backbone=gpt_d2", "logger=[csv]", "device=cpu", "stage.gate=null"]
 HEARING = ["dataset=manifest", "dataset.path=clips/all.jsonl", "features=features", "stage.eval_every=20"]
-LONG = ["stage.max_steps=80", "stage.lr=4e-3", "stage.checkpoint_every=5", "stage.checkpoints_kept=99"]
+LONG = ["stage.max_steps=80", "stage.lr=4e-3", "stage.checkpoint_every=25", "stage.checkpoints_kept=99"]
 CONDITIONS = ["matched", "shuffled", "silence", "none", "transcript"]
 
 
-def run(module: str, *words: str, cwd: Path) -> str:
-    line = [sys.executable, "-m", f"omni.{module}", *words]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(line, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def train(*overrides: str) -> Path:
+    """What `omni.train` does here; returns the run."""
+    cfg = compose([*overrides])
+    folder = Path("outputs/runs") / cfg.stage.name / "first"
+    train_one(World(), cfg, folder, [])
+    return folder
+
+
+def say(*words: str) -> str:
+    """What `omni.evaluate` says here."""
+    with redirect_stdout(StringIO()) as said:
+        evaluate(read_arguments(Evaluate, [*words, "device=cpu"], doc=""))
+    return said.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +62,9 @@ def place(tmp_path_factory) -> Path:
     rows = [json.loads(line) for line in (folder / "clips" / "manifest.jsonl").read_text().splitlines()]
     rows = [row | {"id": f"{row['id']} {split}", "split": split} for split in ("train", "val", "test") for row in rows]
     (folder / "clips" / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    run("train", *TINY, *HEARING, *LONG, cwd=folder)
-    (folder / "said.txt").write_text(run("evaluate", "run=outputs/latest", cwd=folder))
+    with chdir(folder):
+        train(*TINY, *HEARING, *LONG)
+        (folder / "said.txt").write_text(say("run=outputs/latest"))
     return folder
 
 
@@ -196,11 +216,12 @@ def test_a_run_with_the_looks_of_old_is_drawn_with_what_there_is(copy, capsys):
 def test_what_cannot_be_evaluated_is_said(copy, tmp_path):
     with pytest.raises(OmniError, match=r"split 'tset' has no clips.*train \(5\).*Did you mean 'test'"):
         evaluate(Evaluate(run=str(copy), split="tset"))
-    config = (copy / "config.yaml").read_text()
-    config = config.replace("features: features", "features: null").replace("eval_every: 20", "eval_every: null")
-    (copy / "config.yaml").write_text(config)
-    with pytest.raises(OmniError, match="train it with features=data/features"):
-        evaluate(Evaluate(run=str(copy)))
+    with pytest.raises(OmniError, match="dataset: test has no row with choices; suite=hearing takes the others"):
+        say(f"run={copy}", "suite=questions")
+    with pytest.raises(OmniError, match="audiobench_mini has sounds of its own"):
+        say(f"run={copy}", "suite=audiobench_mini", "dataset=manifest", "dataset.path=clips/manifest.jsonl")
+    with pytest.raises(OmniError, match=r"dataset.path: a value is missing"):
+        say(f"run={copy}", "dataset=manifest")
     shutil.rmtree(copy / "checkpoints")
     with pytest.raises(OmniError, match="has no checkpoint yet"):
         evaluate(Evaluate(run=str(copy)))
@@ -212,8 +233,75 @@ def test_a_run_of_text_alone_has_no_ears(place, monkeypatch):
     words = ["stage=w0_base", "dataset=text", "dataset.path=text.txt", "backbone=gpt_d2", "backbone.sequence_len=64"]
     words += ["backbone.tokenizer=bytes", "backbone.vocab_size=257", "stage.max_steps=1", "stage.accumulate=1"]
     words += ["stage.batch_size=2", "stage.eval_tokens=256", "stage.gate=null", "logger=[csv]", "device=cpu"]
-    run("train", *words, cwd=place)
-    (base,) = (place / "outputs" / "runs" / "w0_base").iterdir()
+    base = train(*words)
     assert load_trained(str(base)).model.encoder is None
     with pytest.raises(OmniError, match="is of text alone and has no ears"):
-        evaluate(Evaluate(run=str(base)))
+        say(f"run={base}", "dataset=manifest", "dataset.path=clips/manifest.jsonl")
+    with pytest.raises(OmniError, match="gives text, and this stage hears"):
+        say(f"run={base}", "dataset=text", "dataset.path=text.txt")
+
+
+# --- sounds of one's own
+
+
+def write_own(rows: list[dict], name: str = "own.jsonl") -> str:
+    Path(name).write_text("\n".join(map(json.dumps, rows)))
+    return f"dataset.path={name}"
+
+
+@pytest.fixture
+def five(copy) -> list[dict]:
+    """The sounds that the run has learned, as a manifest of somebody's own has them."""
+    rows = [json.loads(line) for line in Path("clips/manifest.jsonl").read_text().splitlines()]
+    return [{"audio": f"clips/{row['audio']}", "text": row["text"]} for row in rows]
+
+
+def figures_in(folder: Path, name: str = "own") -> dict:
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_a_run_is_asked_about_sounds_of_ones_own(copy, five, figures):
+    said = say(f"run={copy}", "dataset=manifest", write_own(five))
+    assert said.startswith("HEARS")
+    assert "5 clips of own\n" in said
+    found = figures_in(copy / "hearing")  # no row names a split, so all count
+    assert (found["split"], found["clips"], found["left_out"], found["step"]) == ("own", 5, 0, 80)
+    assert found["losses"] == pytest.approx(figures["losses"], rel=1e-5)
+    assert "(own_plane.png)" in (copy / "hearing" / "own.md").read_text()
+
+
+def test_what_cannot_be_read_or_does_not_fit_is_left_out_and_counted(copy, five):
+    soundfile.write("clips/long.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 16_000 * 20), 16_000)
+    Path("clips/damaged.wav").write_bytes(b"no sound" * 50)
+    long, damaged = {"audio": "clips/long.wav", "text": "x " * 1200}, {"audio": "clips/damaged.wav", "text": "a word"}
+    said = say(f"run={copy}", "dataset=manifest", write_own([*five, long, damaged]))
+    assert said.startswith("HEARS")
+    assert "5 clips of own, 2 left out\n" in said
+    assert "clip 'long': " in said.partition("\n2 left out\n")[2]
+    assert "clips/damaged.wav: is not" in said
+    assert figures_in(copy / "hearing")["left_out"] == 2
+    assert "5 clips of own, 2 left out." in (copy / "hearing" / "own.md").read_text()
+    with pytest.raises(OmniError, match=r"none of its 2 clips can be asked about:\n.*\n.*clip 'long'"):
+        say(f"run={copy}", "dataset=manifest", write_own([damaged, long]))
+
+
+def test_the_split_of_a_manifest_is_test_or_the_one_that_is_asked_for(copy, five):
+    rows = [row | {"split": split} for row, split in zip(five, ["test", "test", "dev", "dev", "dev"], strict=True)]
+    path = write_own(rows)
+    assert "2 clips of own_test" in say(f"run={copy}", "dataset=manifest", path)
+    for words in (["split=dev"], ["dataset.split=dev"]):
+        assert "3 clips of own_dev" in say(f"run={copy}", "dataset=manifest", path, *words)
+    assert {"own_test.json", "own_dev.json"} <= {file.name for file in (copy / "hearing").iterdir()}
+    with pytest.raises(OmniError, match=r"split 'val' has no clips. The manifest has: dev \(3\), test \(2\)"):
+        say(f"run={copy}", "dataset=manifest", path, "split=val")
+
+
+def test_a_folder_that_was_exported_stays_as_it_is_and_needs_no_cache(copy, five):
+    (copy / "metrics.csv").unlink()
+    config = (copy / "config.yaml").read_text().replace("features: features", "features: null")
+    (copy / "config.yaml").write_text(config.replace("eval_every: 20", "eval_every: null"))
+    before = {path: path.stat().st_mtime_ns for path in (*copy.rglob("*"), *Path("features").rglob("*"))}
+    said = say(f"run={copy}", "dataset=manifest", write_own(five))
+    assert said.splitlines()[-1].endswith(" in outputs/evaluated/run/hearing")
+    assert figures_in(Path("outputs/evaluated/run/hearing"))["clips"] == 5
+    assert {path: path.stat().st_mtime_ns for path in (*copy.rglob("*"), *Path("features").rglob("*"))} == before

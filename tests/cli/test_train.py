@@ -1,4 +1,4 @@
-"""The real command in real processes, on a tiny pipeline where the size does not matter."""
+"""The command on a tiny pipeline where the size does not matter; in processes of their own where one is killed."""
 
 import csv
 import json
@@ -12,17 +12,33 @@ from pathlib import Path
 
 import pytest
 
+from omni.record.folder import hold, release
+from omni.record.progress import Progress
+
 TINY = ("encoder=whisper_random", "backbone=gpt_d2", "logger=csv", "device=cpu")
 SHORT = (*TINY, "stage.max_steps=4", "stage.gate=null")
-# Twelve steps that take a second or two, so that a signal lands between them.
-TWELVE = (*TINY, "stage.max_steps=12", "stage.lr=3e-3", "stage.batch_size=48")
+TWELVE = (*TINY, "stage.max_steps=12", "stage.lr=3e-3")
 COMMAND = (sys.executable, "-m", "omni.train")
+KILLED = """
+import os, signal
+from omni import train
+from omni.record.progress import Progress
+
+update = Progress.update
+
+def die(self, step, values):
+    update(self, step, values)
+    if "loss" in values and step == int(os.environ["DIES_AFTER"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Progress.update = die
+train.main()
+"""
 
 
-def train(cwd: Path, *overrides: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [*COMMAND, *overrides], cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=timeout
-    )
+def process(cwd: Path, *overrides: str, **env: str) -> subprocess.CompletedProcess:
+    line = [*COMMAND, *overrides]
+    return subprocess.run(line, cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=120)
 
 
 def runs(cwd: Path) -> list[Path]:
@@ -42,7 +58,7 @@ def losses(run: Path) -> list[float]:
 def home(tmp_path_factory) -> Path:
     """A folder that is no checkout, with one finished run in it."""
     cwd = tmp_path_factory.mktemp("home")
-    done = train(cwd, *TWELVE, "stage.checkpoint_every=5")
+    done = process(cwd, *TWELVE, "stage.checkpoint_every=5")
     assert done.returncode == 0, done.stdout + done.stderr
     return cwd
 
@@ -68,7 +84,7 @@ def test_a_run_leaves_everything_needed_to_repeat_it(home):
 
 def test_the_config_renders_within_seconds_and_without_torch(tmp_path):
     began = time.monotonic()
-    shown = train(tmp_path, "--cfg", "job", "--resolve")
+    shown = process(tmp_path, "--cfg", "job", "--resolve")
     assert time.monotonic() - began < 15  # about one; far from it only when torch is imported on a busy machine
     assert shown.returncode == 0
     assert "n_embd: 384" in shown.stdout
@@ -77,7 +93,7 @@ def test_the_config_renders_within_seconds_and_without_torch(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_another(home, tmp_path):
+def test_the_same_seed_gives_the_same_bits_and_another_another(home, tmp_path, train):
     assert train(tmp_path, *TWELVE).returncode == 0
     assert train(tmp_path, *TWELVE, "seed=2").returncode == 0
     first, second = runs(tmp_path)
@@ -87,21 +103,12 @@ def test_the_same_seed_gives_the_same_bits_and_another_another(home, tmp_path):
 
 
 @pytest.mark.parametrize("after", [2, 7])
-def test_kill_9_then_resume_gives_the_metrics_of_an_uninterrupted_run(home, tmp_path, after):
+def test_kill_9_then_resume_gives_the_metrics_of_an_uninterrupted_run(home, tmp_path, after, train):
     """Killed before the first checkpoint (at 5) and between two of them."""
     reference = runs(home)[0]
-    process = subprocess.Popen(
-        [*COMMAND, *TWELVE, "stage.checkpoint_every=5"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while not ((metrics := list(tmp_path.glob("outputs/**/metrics.csv"))) and len(losses(metrics[0].parent)) >= after):
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    line = [sys.executable, "-c", KILLED, *TWELVE, "stage.checkpoint_every=5"]
+    killed = subprocess.run(line, cwd=tmp_path, env=os.environ | {"DIES_AFTER": str(after)}, stdout=subprocess.DEVNULL)
+    assert killed.returncode == -signal.SIGKILL
     (run,) = runs(tmp_path)
     assert told(run)["status"] == "running"
     with (run / "metrics.csv").open("a") as file:
@@ -115,46 +122,35 @@ def test_kill_9_then_resume_gives_the_metrics_of_an_uninterrupted_run(home, tmp_
     assert runs(tmp_path) == [run]
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(home, tmp_path):
-    process = subprocess.Popen(
-        [*COMMAND, *TWELVE, "stage.checkpoint_every=100"],
-        cwd=tmp_path,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    while not ((metrics := list(tmp_path.glob("outputs/**/metrics.csv"))) and losses(metrics[0].parent)):
-        assert process.poll() is None
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
+def test_ctrl_c_saves_and_says_how_to_go_on(home, tmp_path, train, monkeypatch):
+    update = Progress.update
+
+    def interrupt(self, step, values):
+        update(self, step, values)
+        if "loss" in values and step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Progress, "update", interrupt)
+    stopped = train(tmp_path, *TWELVE, "stage.checkpoint_every=100")
+    assert stopped.returncode == 130, stopped.stderr
     (run,) = runs(tmp_path)
     assert told(run)["status"] == "interrupted"
-    assert f"resume={run}" in output
-    assert "Traceback" not in output
+    assert f"stopped after step 3; go on with resume={run}" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    monkeypatch.undo()
     assert train(tmp_path, "resume=outputs/latest").returncode == 0
     assert losses(run) == losses(runs(home)[0])
 
 
-def test_a_run_that_is_still_running_is_not_resumed(tmp_path):
-    process = subprocess.Popen(
-        [*COMMAND, *TINY, "stage.max_steps=100000"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        while not list(tmp_path.glob("outputs/**/metrics.csv")):
-            assert process.poll() is None
-            time.sleep(0.05)
-        refused = train(tmp_path, "resume=outputs/latest")
-    finally:
-        process.kill()
-        process.wait()
+def test_a_run_that_is_still_running_is_not_resumed(home, train):
+    held = hold(runs(home)[0])
+    refused = train(home, "resume=outputs/latest")
+    release(held)
     assert refused.returncode == 1
-    assert f"still running (pid {process.pid}" in refused.stderr
+    assert f"still running (pid {told(runs(home)[0])['pid']}" in refused.stderr
 
 
-def test_a_gate_that_is_not_met_fails_the_command(tmp_path):
+def test_a_gate_that_is_not_met_fails_the_command(tmp_path, train):
     failed = train(tmp_path, *TINY, "stage.max_steps=2", "stage.gate.loss_drop=5")
     assert failed.returncode == 1
     assert "FAIL  loss_drop" in failed.stdout
@@ -163,7 +159,7 @@ def test_a_gate_that_is_not_met_fails_the_command(tmp_path):
     assert told(run)["gate"][0]["passed"] is False
 
 
-def test_a_sweep_makes_every_run_and_outlives_one_that_fails(tmp_path):
+def test_a_sweep_makes_every_run_and_outlives_one_that_fails(tmp_path, train):
     swept = train(
         tmp_path, "-m", *SHORT, "stage=w1_smoke", "projector=mlp,stack_mlp", "encoder.layers=[-1],[9]", "seed=1"
     )
@@ -197,7 +193,7 @@ class Ear(torch.nn.Module):
 '''
 
 
-def test_an_encoder_of_ones_own_needs_no_change_to_omni(tmp_path):
+def test_an_encoder_of_ones_own_needs_no_change_to_omni(tmp_path, train):
     (tmp_path / "my_ear.py").write_text(OWN_CODE)
     folder = tmp_path / "my_conf" / "encoder"
     folder.mkdir(parents=True)
@@ -208,7 +204,7 @@ def test_an_encoder_of_ones_own_needs_no_change_to_omni(tmp_path):
     assert ["encoder", "6", "frozen"] in [line.split() for line in done.stdout.splitlines()]
 
 
-def test_a_manifest_of_ones_own(home, tmp_path):
+def test_a_manifest_of_ones_own(home, tmp_path, train):
     for clip in ("low_tone", "two_notes"):
         shutil.copy(home / "data" / "audio_smoke" / f"{clip}.wav", tmp_path)
     rows = [{"audio": "low_tone.wav", "text": "hm"}, {"audio": "two_notes.wav", "text": "hm hm"}]
@@ -219,7 +215,7 @@ def test_a_manifest_of_ones_own(home, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["overfit", "limit", "profile"])
-def test_debug_modes(tmp_path, mode):
+def test_debug_modes(tmp_path, mode, train):
     done = train(tmp_path, *TINY, f"debug={mode}", *(["stage.max_steps=10"] if mode == "overfit" else []))
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = runs(tmp_path)
@@ -233,7 +229,7 @@ BROKEN_TORCHAUDIO = "raise OSError('libc10_cuda.so: cannot open shared object fi
 
 def test_a_torchaudio_that_does_not_fit_is_said_with_the_remedy(tmp_path):
     (tmp_path / "torchaudio.py").write_text(BROKEN_TORCHAUDIO)
-    failed = train(tmp_path, *SHORT)
+    failed = process(tmp_path, *SHORT, PYTHONUNBUFFERED="1")  # in a fresh interpreter: see tests/python
     assert failed.returncode == 1
     assert "cannot be imported together (libc10_cuda.so" in failed.stderr
     assert "torchaudio==2.11.*" in failed.stderr
@@ -256,20 +252,44 @@ def test_a_torchaudio_that_does_not_fit_is_said_with_the_remedy(tmp_path):
         (["backbone.sequence_len=20"], "do not fit the context of 20"),
         (["stage.freeze=[projector.*,backbone.*]"], "stage.freeze: every parameter is frozen"),
         (["resume=nowhere"], "nowhere is no run folder"),
+        (["seed=3", "seed=4"], "seed=3 seed=4: the key is set twice"),
+        (["dataset.path=数据/a#1.jsonl"], """; a text is put in quotes: 'dataset.path="数据/a#1.jsonl"'"""),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_line_with_the_way_out(tmp_path, overrides, message):
-    base = () if overrides[0].startswith("resume") else SHORT
-    failed = train(tmp_path, *base, *overrides)
+def test_bad_input_is_one_line_with_the_way_out(tmp_path, overrides, message, train):
+    base = [word for word in SHORT if word.partition("=")[0] != overrides[0].partition("=")[0]]
+    failed = train(tmp_path, *([] if overrides == ["resume=nowhere"] else base), *overrides)
     assert failed.returncode == 1
     assert message in failed.stderr
     assert "Traceback" not in failed.stderr
-    for run in runs(tmp_path):
+    left = [path for path in tmp_path.glob("outputs/**/*") if path.is_file()]
+    if "fit the context" in message:  # which is met when a clip has been encoded
+        (run,) = runs(tmp_path)
         assert told(run)["status"] == "failed"
         assert message in (run / "error.txt").read_text()
+        assert not (tmp_path / "outputs" / "latest").exists()
+    else:
+        assert not left
 
 
-def test_a_gate_on_a_metric_that_is_not_logged_is_met_at_the_first_step(tmp_path):
+def test_latest_is_the_newest_run_that_took_a_step(home, tmp_path, train):
+    assert train(tmp_path, *SHORT).returncode == 0
+    (run,) = runs(tmp_path)
+    assert train(tmp_path, *SHORT, "backbone.sequence_len=20").returncode == 1
+    assert len(runs(tmp_path)) == 2
+    assert (tmp_path / "outputs" / "latest").resolve() == run
+
+
+def test_what_is_not_there_is_said_before_anything_is_built(tmp_path, train, monkeypatch):
+    monkeypatch.setattr("omni.train.build", lambda cfg: pytest.fail("it was built"))
+    failed = train(tmp_path, *SHORT, "dataset=amazon_queen", "stage.init_from=outputs/runs/w9")
+    assert "stage.init_from: outputs/runs/w9 is no run" in failed.stderr
+    asked = "python -m omni.prepare encoder=whisper_random backbone=gpt_d2 logger=csv stage.max_steps=4"
+    assert f"dataset.folder: data/amazon_queen is not prepared; `{asked}" in failed.stderr
+    assert not runs(tmp_path)
+
+
+def test_a_gate_on_a_metric_that_is_not_logged_is_met_at_the_first_step(tmp_path, train):
     failed = train(tmp_path, *TINY, "stage.max_steps=50", "+stage.gate.los_drop=1")
     assert failed.returncode == 1
     assert "stage.gate.los_drop: no such metric is logged; there are loss, lr, grad_norm" in failed.stderr
@@ -278,7 +298,7 @@ def test_a_gate_on_a_metric_that_is_not_logged_is_met_at_the_first_step(tmp_path
     assert told(run)["metrics"]["loss"]["first"] == losses(run)[0]
 
 
-def test_resume_hears_through_the_weights_it_started_with(tmp_path):
+def test_resume_hears_through_the_weights_it_started_with(tmp_path, train):
     assert train(tmp_path, *SHORT).returncode == 0
     (run,) = runs(tmp_path)
     config = run / "config.yaml"
@@ -288,7 +308,7 @@ def test_resume_hears_through_the_weights_it_started_with(tmp_path):
     assert "started with encoder weights from random (seed 0) and now finds others, random (seed 7)" in failed.stderr
 
 
-def test_a_yaml_of_ones_own_that_a_shipped_one_hides_is_refused(tmp_path):
+def test_a_yaml_of_ones_own_that_a_shipped_one_hides_is_refused(tmp_path, train):
     (tmp_path / "mine" / "projector").mkdir(parents=True)
     (tmp_path / "mine" / "projector" / "conv.yaml").write_text("halvings: 2\n")
     failed = train(tmp_path, *SHORT, "--config-dir", "mine")
@@ -296,7 +316,7 @@ def test_a_yaml_of_ones_own_that_a_shipped_one_hides_is_refused(tmp_path):
     assert "mine/projector/conv.yaml: omni has a projector/conv.yaml too, which hides it" in failed.stderr
 
 
-def test_a_class_of_ones_own_that_fails_is_named(tmp_path):
+def test_a_class_of_ones_own_that_fails_is_named(tmp_path, train):
     (tmp_path / "mine.py").write_text("class Ear:\n    def __init__(self):\n        raise ValueError('no ear')\n")
     (tmp_path / "conf" / "encoder").mkdir(parents=True)
     (tmp_path / "conf" / "encoder" / "ear.yaml").write_text("_target_: mine.Ear\n")
@@ -305,7 +325,7 @@ def test_a_class_of_ones_own_that_fails_is_named(tmp_path):
     assert "encoder: mine.Ear failed: ValueError: no ear" in failed.stderr
 
 
-def test_an_error_in_ones_own_code_names_its_file_and_line(tmp_path):
+def test_an_error_in_ones_own_code_names_its_file_and_line(tmp_path, train):
     code = "import torch\nclass Ear(torch.nn.Module):\n    def forward(self, waveforms):\n        return waveforms[5]\n"
     (tmp_path / "mine.py").write_text(code)
     (tmp_path / "conf" / "encoder").mkdir(parents=True)
@@ -315,7 +335,7 @@ def test_an_error_in_ones_own_code_names_its_file_and_line(tmp_path):
     assert f"IndexError: list index out of range at {tmp_path / 'mine.py'}:4" in failed.stderr
 
 
-def test_a_resume_that_cannot_start_leaves_the_verdict(home, tmp_path):
+def test_a_resume_that_cannot_start_leaves_the_verdict(home, tmp_path, train):
     folder = tmp_path / "copy"
     shutil.copytree(runs(home)[0], folder)
     config = folder / "config.yaml"
@@ -327,17 +347,18 @@ def test_a_resume_that_cannot_start_leaves_the_verdict(home, tmp_path):
     assert (folder / "run.json").read_bytes() == before
 
 
-def test_a_resume_that_is_refused_leaves_the_verdict_too(home):
+def test_a_resume_that_is_refused_leaves_the_verdict_too(home, train, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     (run,) = runs(home)
     before = {path: path.read_bytes() for path in run.glob("*.*") if path.name != "train.log"}
-    failed = train(home, f"resume={run}", "device=cuda", CUDA_VISIBLE_DEVICES="")
+    failed = train(home, f"resume={run}", "device=cuda")
     assert failed.returncode == 1
     assert "device: cuda is not available here" in failed.stderr
     assert {path: path.read_bytes() for path in before} == before
     assert not (run / "error.txt").exists()
 
 
-def test_metrics_with_a_hole_are_not_gone_on_with(home, tmp_path):
+def test_metrics_with_a_hole_are_not_gone_on_with(home, tmp_path, train):
     folder = tmp_path / "copy"
     shutil.copytree(runs(home)[0], folder)
     metrics = folder / "metrics.csv"
@@ -347,7 +368,7 @@ def test_metrics_with_a_hole_are_not_gone_on_with(home, tmp_path):
     assert "3 steps are on record and the checkpoint is from step 12" in failed.stderr
 
 
-def test_resume_starts_where_the_run_was_started(home, tmp_path):
+def test_resume_starts_where_the_run_was_started(home, tmp_path, train):
     failed = train(tmp_path, f"resume={runs(home)[0]}")
     assert failed.returncode == 1
     assert f"was started in {home}: go there first" in failed.stderr
@@ -360,13 +381,13 @@ def test_a_pipe_that_closes_stops_no_run(tmp_path):
     assert told(runs(tmp_path)[0])["status"] == "passed"
 
 
-def test_resume_takes_no_other_override(home):
+def test_resume_takes_no_other_override(home, train):
     failed = train(home, "resume=outputs/latest", "stage.lr=1")
     assert failed.returncode == 1
     assert "stage.lr=1 would not count" in failed.stderr
 
 
-def test_a_folder_that_holds_a_run_is_not_written_over(home):
+def test_a_folder_that_holds_a_run_is_not_written_over(home, train):
     before = (runs(home)[0] / "metrics.csv").read_bytes()
     failed = train(home, *SHORT, f"hydra.run.dir={runs(home)[0]}")
     assert failed.returncode == 1
@@ -374,13 +395,13 @@ def test_a_folder_that_holds_a_run_is_not_written_over(home):
     assert (runs(home)[0] / "metrics.csv").read_bytes() == before
 
 
-def test_a_freeze_pattern_that_matches_nothing_is_warned_about(tmp_path):
+def test_a_freeze_pattern_that_matches_nothing_is_warned_about(tmp_path, train):
     done = train(tmp_path, *SHORT, "stage.freeze=[bakbone.*]")
     assert done.returncode == 0
     assert "'bakbone.*' matches no parameter" in done.stdout
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_curve(tmp_path):
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_curve(tmp_path, train):
     failed = train(tmp_path, *TINY, "stage.lr=1e18", "stage.max_steps=30")
     assert failed.returncode == 1
     assert "on the batch of: " in failed.stderr

@@ -18,6 +18,7 @@ class Asked:
     top_k: int | None = 5
     chat: bool = False
     device: Device = Device.auto
+    dataset: dict[str, str] = field(default_factory=dict)
 
 
 def read(*words: str) -> Asked:
@@ -29,6 +30,12 @@ def test_every_type_and_its_default():
     words = ["run=a", "audio=x", "audio=y=z", "top_k=3", "chat=true", "device=cpu"]
     assert read(*words) == Asked(run="a", audio=["x", "y=z"], top_k=3, chat=True, device=Device.cpu)
     assert read("run=a", "top_k=null").top_k is None
+
+
+def test_all_keys_below_a_dict_are_its():
+    asked = read("run=a", "dataset=manifest", "dataset.path=a=b.jsonl", "dataset.x.y=null")
+    assert asked.dataset == {"dataset": "manifest", "dataset.path": "a=b.jsonl", "dataset.x.y": "null"}
+    assert read("run=a").dataset == {}
 
 
 @pytest.mark.parametrize("text", ["${oc.env:HOME}", "cost ${x}", "???", "null", "a=b", "[1, 2]", "", "1e3"])

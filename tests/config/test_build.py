@@ -7,11 +7,14 @@ from omegaconf import OmegaConf
 
 from omni.config.build import build, build_loggers, build_model
 from omni.config.check import ConfigError
-from omni.config.device import pick_device, pick_dtype
+from omni.config.device import pick_device, warn_of_emulation
 from omni.config.make import frozen_encoder, make
 from omni.config.paths import conf_dir
 from omni.config.schema import register
+from omni.model import precision
 from omni.model.encoder import RandomWhisperEncoder
+from omni.record.facts import tell_parts
+from omni.record.run import Run, read_run
 
 
 def composed(*overrides: str):
@@ -64,11 +67,58 @@ def test_a_device_that_is_not_there_is_refused():
         pick_device(absent)
 
 
-def test_bf16_only_where_asked_for_or_made_for_it():
-    cpu = torch.device("cpu")
-    assert pick_dtype("auto", cpu) == torch.float32
-    assert pick_dtype("bf16", cpu) == torch.bfloat16
-    assert pick_dtype("fp32", cpu) == torch.float32
+CHOSEN = {  # on a device with and without bf16: what encoder and backbone compute in
+    (): ("bfloat16", "bfloat16", "float32", "float32"),
+    ("precision=fp32",): ("float32", "float32", "float32", "float32"),
+    ("precision=bf16",): ("bfloat16", "bfloat16", "bfloat16", "bfloat16"),
+    ("encoder.dtype=fp32",): ("float32", "bfloat16", "float32", "float32"),
+    ("encoder.dtype=bf16", "precision=fp32"): ("bfloat16", "float32", "bfloat16", "float32"),
+}
+
+
+@pytest.mark.parametrize("overrides", CHOSEN, ids=" ".join)
+def test_encoder_and_backbone_compute_in_what_the_device_multiplies_natively(monkeypatch, caplog, tmp_path, overrides):
+    found = []
+    for native in (True, False):
+        monkeypatch.setattr(precision, "multiplies_bf16", lambda device, native=native: native)
+        warn_of_emulation.cache_clear()
+        caplog.clear()
+        for built in [build(composed("device=cpu", f"features={tmp_path}", *overrides)) for _ in range(2)]:
+            encoder, backbone = built.model.encoder.signature["dtype"], str(built.model.backbone.dtype)
+        found += [encoder, backbone.removeprefix("torch.")]
+        assert caplog.text.count("emulated") == ("bf16" in str(overrides) and not native)
+    assert tuple(found) == CHOSEN[overrides]
+
+
+def test_bf16_is_native_where_processor_onednn_and_torch_have_it(monkeypatch):
+    def has(processor: bool, onednn: bool, torch_uses: str) -> bool:
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: processor)
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: torch_uses)
+        return precision.multiplies_bf16(torch.device("cpu"))
+
+    assert has(True, True, "AVX512") == torch.backends.mkldnn.is_available()
+    assert not has(False, True, "AVX512")  # one that oneDNN can emulate it on
+    assert not has(True, False, "AVX512")  # masked by ONEDNN_MAX_CPU_ISA
+    assert not has(True, True, "AVX2")  # masked by ATEN_CPU_CAPABILITY
+
+
+def test_a_trained_encoder_computes_in_what_it_is_used_in():
+    cfg = composed("encoder.dtype=bf16")
+    assert build_model(cfg, torch.float32, torch.device("cpu"), trained=True).encoder.signature["dtype"] == "float32"
+
+
+def test_a_run_records_what_encoder_and_backbone_compute_in(tmp_path, caplog):
+    built = build(composed("device=cpu", "precision=fp32", "encoder.dtype=bf16", f"features={tmp_path / 'states'}"))
+    told = {"precision": built.precision, "device": built.device}
+    caplog.set_level("INFO")
+    with Run.start(tmp_path / "run", config_yaml="", facts={}) as run:
+        tell_parts(run, built.model, None, **told)
+        assert "float32 arithmetic on cpu, encoder in bfloat16" in caplog.text
+        tell_parts(run, built.model.to(torch.float32), None, **told)
+        assert "encoder in bfloat16 so far, float32 from here on" in caplog.text
+    data = read_run(run.folder)
+    assert (data["precision"], data["encoder"]["precision"]) == ("float32", "float32")
 
 
 def test_a_logger_is_given_what_it_asks_for_and_csv_comes_first(tmp_path):

@@ -3,6 +3,7 @@
 import os
 from contextlib import suppress
 
+import pytest
 from omegaconf import OmegaConf
 
 from omni.config.compose import compose
@@ -12,34 +13,39 @@ from omni.config.snapshot import MEND, as_json, bare_environment, snapshots
 PATTERN = "tests/snapshots/**/*.yaml"
 
 
-def test_the_snapshots_are_up_to_date():
-    found = drift(checkout(), snapshots(), PATTERN)
+@pytest.fixture(scope="module")
+def made() -> dict[str, str]:
+    return snapshots()
+
+
+def test_the_snapshots_are_up_to_date(made):
+    found = drift(checkout(), made, PATTERN)
     assert not found, f"a change of conf/ reaches these configurations; `{MEND}` takes it over:\n{found}"
 
 
-def test_every_stage_and_experiment_has_one():
+def test_every_stage_and_experiment_has_one(made):
     conf = checkout() / "conf"
     names = {f"{group}/{path.name}" for group in ("stage", "experiment") for path in (conf / group).glob("*.yaml")}
-    assert {name.removeprefix("tests/snapshots/") for name in snapshots()} == names
-    assert set(as_json()) == {name.removesuffix(".yaml") for name in names}
+    assert {name.removeprefix("tests/snapshots/") for name in made} == names
 
 
-def test_a_snapshot_is_the_resolved_configuration_with_a_line_on_how_it_was_made():
-    text = snapshots()["tests/snapshots/experiment/w1_seed.yaml"]
+def test_a_snapshot_is_the_resolved_configuration_with_a_line_on_how_it_was_made(made):
+    text = made["tests/snapshots/experiment/w1_seed.yaml"]
     assert text.startswith(f"# What experiment=w1_seed composes to, resolved. Made by `{MEND}`; edit conf/ instead.\n")
     assert "${" not in text
     cfg = compose(["experiment=w1_seed"])
     OmegaConf.resolve(cfg)
     assert OmegaConf.create(text) == OmegaConf.create(OmegaConf.to_yaml(cfg))
-    assert as_json()["experiment/w1_seed"] == {"config": OmegaConf.to_container(cfg, enum_to_str=True)}
+    rendered = as_json()
+    assert {f"tests/snapshots/{name}.yaml" for name in rendered} == set(made)
+    assert rendered["experiment/w1_seed"] == {"config": OmegaConf.to_container(cfg, enum_to_str=True)}
 
 
-def test_the_environment_does_not_leak_in(monkeypatch):
-    before = snapshots()
+def test_the_environment_does_not_leak_in(made, monkeypatch):
     for name in ("WHISPER_MS_ID", "WHISPER_HF_ID", "WANDB_PROJECT", "WANDB_MODE", "HYDRA_FULL_ERROR"):
         monkeypatch.setenv(name, "leaked")
     assert compose([]).encoder.hf_id == "leaked"  # a run does follow it
-    assert snapshots() == before
+    assert snapshots() == made
     assert os.environ["WHISPER_HF_ID"] == "leaked"
 
 

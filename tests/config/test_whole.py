@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, WhisperModel
@@ -40,7 +41,11 @@ def test_it_answers_as_the_run_does(folder, shipped, monkeypatch):
     loaded = load_trained(str(folder), device="cpu", precision="fp32")
     for question in (QUESTION, "What is said?"):
         assert loaded.ask(question, CLIP) == shipped.ask(question, CLIP) != ""
-    assert loaded.model.encoder.signature["layers"] == shipped.model.encoder.signature["layers"]
+    for kind in ("layers", "dtype"):
+        assert loaded.model.encoder.signature[kind] == shipped.model.encoder.signature[kind]
+    state, stored = shipped.model.encoder.whisper.state_dict(), load_file(folder / "encoder" / "model.safetensors")
+    assert all(torch.equal(stored[f"encoder.{name}"].float(), tensor) for name, tensor in state.items())
+    assert (folder / "encoder" / "model.safetensors").stat().st_size < 42e6
 
 
 def test_nothing_in_it_names_a_place_on_this_machine(folder):

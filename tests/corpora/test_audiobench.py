@@ -133,7 +133,7 @@ def test_what_cannot_be_used_is_left_out_and_named(world):
     clips = world.prepare(table(rows, choices=pa.string()))
     assert [clip.question for clip in clips.clips] == ["What is heard?", "Last?"]
     assert "6 left out" in world.left_out()
-    for said in ("row 1: has no question", "row 2: has no answer", "row 3: is no sound", "row 4: has no sound in it"):
+    for said in ("row 1: has no question", "row 2: has no answer", "is not wav", "row 4: has no sound in it"):
         assert said in world.left_out()
 
 
@@ -149,6 +149,7 @@ def test_the_manifest_is_made_once_and_any_data_set_reads_it(world):
     again = world.prepare()
     assert world.said == [f"{clips.manifest} is there"]
     assert ManifestClips(path=str(clips.manifest), split="test").clips == again.clips
+    assert len(world.prepare(table([row(), row("Again?"), row("And now?")]))) == 3
 
 
 def test_other_keys_make_another_manifest(world):

@@ -143,10 +143,10 @@ def test_songs_are_left_out_and_copies_below_are_not_looked_for(tmp_path):
 def test_a_longer_clip_is_left_out_and_a_damaged_one_named(tmp_path):
     emodb(tmp_path)
     tone(tmp_path / "wav/03b01Wa.wav", seconds=3)
-    (tmp_path / "wav/03b02Wa.wav").write_bytes(b"version https://git-lfs")
+    (tmp_path / "wav/03b02Wa.wav").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     clips, said = prepared(EmoDB, tmp_path, max_seconds=1.0)
     assert not {"wav/03b01Wa", "wav/03b02Wa"} & labels_of(clips).keys()
-    assert any("03b02Wa.wav: is no sound file" in line for line in said)
+    assert any("03b02Wa.wav: is a Git LFS pointer" in line for line in said)
     assert "wav/03b01Wa" in labels_of(EmoDB(folder=str(tmp_path), max_seconds=5.0))
     assert clips.of("test").max_seconds == 1.0
 

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import re
+import shutil
 import time
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from omni.data.manifest import ManifestError
 from omni.errors import OmniError
 
 ALL = {"train": "data/train-00000-of-00001", "validation": "data/validation-00000-of-00001", "test": "data/test-0"}
+CASES = Path(__file__).parents[1] / "audio" / "cases"
 HUBS = pytest.mark.parametrize("hub", ["huggingface", "modelscope"])
 
 
@@ -123,6 +126,22 @@ def test_parquet_becomes_files_and_a_manifest(world):
     assert [sample.text for sample in anyones] == ["test one", "test two"]
 
 
+def test_sounds_as_browsers_phones_and_telephones_record_them(world):
+    cases = {name: (CASES / name).read_bytes() for name in ("mediarecorder.webm", "gsm.wav", "chained.ogg")}
+    clips = world.prepare(speech(train=[(content, name) for name, content in cases.items()]))
+    assert [sample.text for sample in clips] == list(cases)
+    for sample, clip, seconds in zip(clips, clips.clips, (3.151, 3.16, 6.303), strict=True):
+        assert clip.seconds == pytest.approx(seconds, abs=0.001)
+        assert len(sample.waveform) / 16_000 == pytest.approx(seconds, abs=0.001)
+    files = {"a.webm": cases["mediarecorder.webm"], "b.oga": cases["chained.ogg"], "c.m4a": b"\0\0\0\x1cftypM4A "}
+    files["metadata.csv"] = b"file_name,text\na.webm,one\nb.oga,two\nc.m4a,three\n"
+    own = lay(world.own.parent / "recorded", files)
+    clips = HubSpeech(path=str(own), folder=str(world.folder), val=None, test=None)
+    clips.prepare(world.said.append)
+    assert [clip.text for clip in clips.listed()] == ["one", "two"]
+    assert any("c.m4a: has a damaged or truncated header" in line for line in world.said)
+
+
 def test_a_manifest_is_made_once_and_anew_when_the_keys_change(world):
     files = speech()
     files[f"{ALL['train']}.parquet"] = table([(sound(0.2), "other")], text="sentence")
@@ -211,8 +230,9 @@ def test_rows_that_cannot_be_used_are_counted_and_named(world):
     assert [clip.text for clip in clips.clips] == ["a", "d e"]
     told, path = world.left_out(), f"{ALL['train']}.parquet"
     assert "5 left out" in told
-    assert f"{path}, row 6: does not say in its header how long it is" in told
-    for row, said in ((1, "has no sound in it"), (2, "has no text"), (3, "is no sound"), (4, "has no text")):
+    for row, said in ((6, "does not say in its header how long it is"), (3, "is not wav")):
+        assert re.search(f"{path}, row {row}: .*{said}", told)
+    for row, said in ((1, "has no sound in it"), (2, "has no text"), (4, "has no text")):
         assert f"{path}, row {row}: {said}" in told
 
 
@@ -318,6 +338,7 @@ def test_a_folder_of_audio_stays_where_it_is(world, metadata):
     assert [sample.text for sample in clips.of("val")] == ["validation, 0", "validation, 1"]
     assert sorted(path.name for path in world.made.iterdir()) == [
         ".lock",
+        ".manifest.jsonl.made_from",
         "made_from.json",
         "manifest.jsonl",
     ]
@@ -347,10 +368,32 @@ def test_rows_of_metadata_that_cannot_be_used_are_counted_and_named(world):
     assert "train/metadata.csv:4: train/lost.wav is not there" in told
     assert "train/metadata.csv:5: train/0.wav is named twice" in told
     assert "train/metadata.csv:6: has no text" in told
-    assert "train/noise.wav: is no sound file" in told
+    assert "train/noise.wav: is not wav" in told
     assert len(clips) == 2
     world.prepare()
     assert world.said == [f"{world.made}/manifest.jsonl is there"]
+
+
+def test_what_changes_in_a_folder_of_ones_own_is_listed_and_what_fails_leaves_the_list(world):
+    world.prepare(audiofolder())
+    world.prepare()
+    assert world.said == [f"{world.made}/manifest.jsonl is there"]
+    more = audiofolder()["train/metadata.csv"] + b"\n2.wav,a row more"
+    assert len(world.prepare({"train/metadata.csv": more, "train/2.wav": sound(0.4, "WAV")})) == 3
+    clips = world.prepare({"train/0.wav": sound(0.7, "WAV")})
+    assert len(clips[0].waveform) == 11_200  # of another hash, too
+    with pytest.raises(OmniError, match="has no 'text'"):
+        world.prepare({"train/metadata.csv": b"file_name\n0.wav\n"})
+    assert len(world.clips()) == 3
+    (world.own / "train/2.wav").unlink()
+    assert len(world.prepare({"train/metadata.csv": audiofolder()["train/metadata.csv"]})) == 2
+
+
+def test_parquet_that_changes_is_read_again_and_that_went_is_not_missed(world):
+    world.prepare(speech())
+    assert [clip.text for clip in world.prepare(speech(train=[(sound(0.2), "other")])).clips] == ["other"]
+    shutil.rmtree(world.own)
+    assert [sample.text for sample in world.prepare()] == ["other"]
 
 
 def test_two_lists_of_the_same_sounds_count_once(world):
@@ -483,7 +526,7 @@ def test_a_broken_transfer_goes_on_from_where_it_broke_off(hub_world, hub, noise
     hub_world.hub.manner = "broken"
     clips = hub_world.prepare(repo="someone/speech", hub=hub, val=None, test=None)
     assert [clip.text for clip in clips.clips] == ["tone"]
-    assert "row 0: is no sound" in hub_world.left_out()
+    assert re.search("row 0: .*is not wav", hub_world.left_out())
     assert any("bytes=" in asked and "bytes=0" not in asked for asked in hub_world.hub.asked)
 
 

@@ -113,7 +113,7 @@ def refuse(_: str) -> None:
 def test_the_archives_are_fetched_once_unpacked_and_heard(world):
     world.prepare()
     assert world.there() == [".lock", "LibriSpeech"]
-    assert sorted(path.name for path in (world.folder / "LibriSpeech").iterdir()) == sorted(
+    assert sorted(path.name for path in (world.folder / "LibriSpeech").glob("[!.]*")) == sorted(
         ["LICENSE.TXT", *(f"{part}{end}" for part in PARTS if part != "test-other" for end in ("", ".jsonl"))]
     )
     clips = world.clips()
@@ -219,7 +219,7 @@ def test_a_line_without_its_clip_is_counted_and_named(world):
     assert told.startswith("train-clean-100: 3 left out")
     assert "19-198.trans.txt:1: 19-198-0000.flac is not there" in told
     assert "19-198.trans.txt:3: 19-198-0002.flac is not there" in told
-    assert "19-198-0001.flac: is no sound file" in told
+    assert "19-198-0001.flac: is not wav" in told
     assert [clip.id for clip in world.clips().clips] == ["26-495-0000"]
 
 
@@ -259,14 +259,25 @@ def test_a_clip_that_is_no_sound_does_not_have_the_others_measured_again(world, 
     content = damaged.read_bytes()
     damaged.write_bytes(content[:20])
     world.prepare()
-    looked_at, read_header = [], listed_clips.read_header
-    monkeypatch.setattr(listed_clips, "read_header", lambda path: (looked_at.append(Path(path)), read_header(path))[1])
+    looked_at, opened = [], listed_clips.opened
+    monkeypatch.setattr(listed_clips, "opened", lambda path: (looked_at.append(path), opened(path))[1])
     world.prepare()
     assert world.said[0] == f"{world.folder}/LibriSpeech/train-clean-100 is there"
-    assert looked_at == [damaged]
+    assert looked_at == []
     damaged.write_bytes(content)
     world.prepare()
     assert len(world.clips()) == 3
+
+
+def test_a_text_or_a_sound_that_was_changed_is_listed_anew(world):
+    world.unpack(*PARTS)
+    world.prepare()
+    chapter = world.folder / "LibriSpeech/dev-clean/84/121"
+    (chapter / "84-121.trans.txt").write_text("84-121-0000 STAY HERE\n")
+    (chapter / "84-121-0000.flac").write_bytes(flac(0.9))
+    world.prepare()
+    (sample,) = world.clips(split="val")
+    assert (sample.text, len(sample.waveform)) == ("stay here", 14_400)
 
 
 @pytest.mark.parametrize("damage", [b'{"audio": "x', b""])
@@ -484,6 +495,7 @@ def test_another_archive_put_there_by_hand_is_refused_and_kept(world):
         (ARCHIVES["train-clean-100"][:-200], "cannot be unpacked"),
         (archive({"../../out": b"bad"}), "cannot be unpacked"),
     ],
+    ids=["of another set", "cut short", "reaching out"],
 )
 def test_nothing_is_half_there_after_an_archive_that_cannot_be_used(world, monkeypatch, content, said):
     monkeypatch.setitem(module.SHA256, "train-clean-100", hashlib.sha256(content).hexdigest())
@@ -498,7 +510,7 @@ def test_what_a_killed_process_left_is_cleared_away(world):
     stale.mkdir(parents=True)
     (stale / "old").touch()
     world.prepare()
-    assert not list((world.folder / "LibriSpeech").glob(".*"))
+    assert not list((world.folder / "LibriSpeech").glob(".*ing"))
     assert not (world.folder / "LibriSpeech" / "dev-clean" / "old").exists()
 
 
@@ -525,7 +537,9 @@ def test_a_kill_around_the_unpacking_leaves_no_archive_for_ever(world, monkeypat
 
 def test_two_that_prepare_at_once_fetch_and_list_each_archive_once(world, monkeypatch):
     listed, write_list = [], module.write_list
-    monkeypatch.setattr(module, "write_list", lambda path, rows: (listed.append(path.stem), write_list(path, rows))[1])
+    monkeypatch.setattr(
+        module, "write_list", lambda path, *more: (listed.append(path.stem), write_list(path, *more))[1]
+    )
     threads = [threading.Thread(target=world.clips().prepare, args=(lambda _: None,)) for _ in range(2)]
     for thread in threads:
         thread.start()

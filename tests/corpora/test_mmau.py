@@ -56,6 +56,11 @@ def test_the_list_is_a_manifest_and_is_made_once(tmp_path):
     assert prepared(tmp_path)[1] == [f"{clips.manifest} is there"]
     mmau(tmp_path, item(), item("b", answer="Robot"))
     assert prepared(tmp_path)[0].clips[1].answer == "Robot"
+    soundfile.write(tmp_path / "test-mini-audios/a.wav", 0.3 * np.sin(0.2 * np.arange(8_000)), 16_000)
+    assert len(prepared(tmp_path)[0][0].waveform) == 8_000
+    (tmp_path / "test-mini-audios/b.wav").write_bytes(b"no sound")
+    assert len(prepared(tmp_path)[0]) == 1
+    assert prepared(tmp_path)[1] == [f"{clips.manifest} is there"]  # what is left out is not measured again
 
 
 def test_there_is_a_test_split_alone(tmp_path):

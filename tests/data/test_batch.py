@@ -171,3 +171,12 @@ def test_a_mixed_batch_costs_what_its_rows_cost_one_by_one(window_pattern):
     torch.testing.assert_close(together, torch.tensor(alone), rtol=1e-4, atol=1e-4)
     assert (deaf.view(len(TOLD), -1).sum(1) - together).abs().min() > 1e-3  # each is heard
     assert [bool(each) for each in (moved - together).abs() > 1e-3] == [False, True, False, True, True]
+
+
+def test_states_kept_in_fp32_do_not_overflow_beside_others_in_fp16():
+    loud = Example("loud", torch.full((2, 3, 4), 70_000.0), torch.tensor([1, 5]))
+    quiet = replace(example("quiet", 2, [1, 6]), states_KTD=torch.ones(2, 2, 4, dtype=torch.float16))
+    for pair in ([quiet, loud], [loud, quiet]):
+        states_BKTD = collate(pair, bos=0).inputs["states_BKTD"]
+        assert states_BKTD.max() == 70_000
+    assert collate([quiet], bos=0).inputs["states_BKTD"].dtype == torch.float16

@@ -11,6 +11,7 @@ import torch
 
 from omni.audio.read import AudioError
 from omni.data.clips import ManifestClips, audio_smoke
+from omni.data.files import find
 from omni.data.manifest import ManifestError
 
 RATE = 16_000
@@ -93,8 +94,30 @@ def test_a_file_that_is_not_the_manifests_is_refused(tmp_path):
     with pytest.raises(AudioError, match=f"clip '1': .*a.wav: its sha256 is {digest}"):
         clips[1]
     (tmp_path / "a.wav").unlink()
-    with pytest.raises(AudioError, match=r"clip '0': .*a.wav: cannot be read \(No such file"):
+    with pytest.raises(AudioError, match=r"clip '0': .*a.wav: no such file"):
         clips[0]
+
+
+def test_what_has_changed_since_its_key_was_told_is_not_read(tmp_path):
+    soundfile.write(tmp_path / "a.wav", TONE, RATE)
+    clips = ManifestClips(path=manifest(tmp_path, [{"audio": "a.wav", "text": "x"}]))
+    key = clips.key(0)
+    assert key == hashlib.sha256((tmp_path / "a.wav").read_bytes()).hexdigest()
+    assert len(clips[0].waveform) == RATE
+    soundfile.write(tmp_path / "a.wav", 0.5 * TONE, RATE)
+    with pytest.raises(AudioError, match=f"its sha256 is .*, not {key}"):
+        clips[0]
+
+
+def test_home_stands_in_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    soundfile.write(tmp_path / "a.wav", TONE, RATE)
+    (tmp_path / "lists").mkdir()
+    manifest(tmp_path / "lists", [{"audio": "~/a.wav", "text": "x"}])
+    clips = ManifestClips(path="~/lists/my.jsonl")
+    assert len(clips.of("train")[0].waveform) == RATE
+    (tmp_path / "a.txt").write_text("some words")
+    assert find("~/a.txt") == find("~/*.txt") == find(["~/a.txt"]) == [tmp_path / "a.txt"]
 
 
 def test_the_hash_of_a_clip_in_an_archive_is_that_of_its_bytes(tmp_path):

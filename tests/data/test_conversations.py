@@ -26,6 +26,12 @@ def first(row):
     return row["messages"][0]["content"]
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    path = tmp_path / "chats.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(turns("Hello", "Hi")).encode())
+    assert first(Conversations(path=str(path)).read([0])[0]) == "Hello"
+
+
 def test_each_epoch_is_another_order_of_all_but_every_hundredth(tmp_path):
     path = write(tmp_path / "chats.jsonl", [{"messages": turns(f"{i}", "yes")} for i in range(250)])
     train = Conversations(path=path, seed=1)

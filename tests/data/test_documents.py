@@ -29,6 +29,13 @@ def numbered(name, count):
     return [f"{name} document {i}" for i in range(count)]
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + b"First. " * 300 + b"\n\nSecond.")
+    (tmp_path / "b.jsonl").write_bytes(b"\xef\xbb\xbf" + b'{"text": "First."}\n')
+    for name in ("a.txt", "b.jsonl"):
+        assert next(iter(TextFiles(path=str(tmp_path / name)))).startswith("First.")
+
+
 def epoch(files, number=0):
     return files.read(range(number * len(files), (number + 1) * len(files)))
 

@@ -27,7 +27,7 @@ def encoded(encoder, **keys) -> EncodedClips:
 def test_a_clip_is_encoded_once():
     encoder = CountingEncoder()
     clips = encoded(encoder)
-    assert [example.id for example in clips.encode_ahead([2, 0, 2])] == ["2", "0"]
+    assert [example.id for example in clips.encode_ahead(lambda: [2, 0, 2])] == ["2", "0"]
     for index in (2, 0, 2, 1):
         assert clips[index].states_KTD.shape == (1, index + 1, 8)
     assert encoder.calls == 3
@@ -38,7 +38,7 @@ def test_beyond_the_memory_limit_clips_are_encoded_again(monkeypatch):
     monkeypatch.setattr(features, "MEMORY_LIMIT", 5 * 8 * 4)
     encoder = CountingEncoder()
     clips = encoded(encoder)
-    ahead = [example.id for example in clips.encode_ahead([0, 1, 2, 3])]
+    ahead = [example.id for example in clips.encode_ahead(lambda: range(4))]
     assert ahead == ["0", "1", "2"]  # 1 + 2 frames of 8 floats fit, the next 3 do not, and the last is not tried
     for _ in range(2):
         clips[0], clips[1], clips[3]

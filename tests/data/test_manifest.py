@@ -175,6 +175,9 @@ def test_a_bad_value_names_file_line_field_and_need(write, field, value, needs):
         (ROW | {"bytes": 3}, "bytes: stands without `offset`"),
         (ROW | {"choices": ["a", "b"], "answer": "c"}, 'answer: is "c", needs one of the choices: a, b'),
         (ROW | {"secnods": 3}, "secnods: is no field. Did you mean 'seconds'?"),
+        (ROW | {"audio_filepath": "a.wav"}, "audio_filepath: is no field. Did you mean 'audio'?"),  # NeMo's
+        (ROW | {"duration": 3}, "duration: is no field. Did you mean 'seconds'?"),
+        (ROW | {"sentence": "x"}, "sentence: is no field. Did you mean 'text'?"),
         (ROW | {"xyzzy": 3}, "xyzzy: is no field. There are: id, audio, text, seconds, split"),
         ('{"audio": "a.wav", "text": "hello"},', "is not JSON (Extra data"),
         ("audio,text", "is not JSON (Expecting value"),

@@ -80,6 +80,24 @@ def test_states_come_back_in_any_order_and_are_computed_once(tmp_path):
     assert fill(later, clips(12, first=3)) == [10, 11, 12, 13, 14]
 
 
+def test_states_beyond_what_fp16_holds_are_kept_in_fp32_and_those_that_are_not_finite_refused(tmp_path):
+    def encode(waveforms):
+        return [torch.tensor([[[3.0, loudest]]]) for loudest in (60_000.0, 70_000.0, -1e30)[: len(waveforms)]]
+
+    shards = Shards(tmp_path, EAR)
+    list(shards.fill(clips(3), encode))
+    for number, (kind, loudest) in enumerate(
+        ((torch.float16, 60_000), (torch.float32, 70_000), (torch.float32, -1e30))
+    ):
+        read = shards.read(f"{number:064x}")
+        assert read.dtype == kind
+        assert read.flatten().tolist() == pytest.approx([3, loudest], rel=1e-3)
+    bad = [Wanted("9" * 64, lambda: torch.zeros(1), "the ninth")]
+    with pytest.raises(OmniError, match="clip 'the ninth' are not finite"):
+        list(shards.fill(bad, lambda waveforms: [torch.tensor([[[1.0, torch.nan]]])]))
+    assert "9" * 64 not in Shards(tmp_path, EAR)
+
+
 def test_a_sound_that_is_there_twice_is_kept_once(tmp_path):
     shards = Shards(tmp_path, EAR)
     assert fill(shards, clips(3) + clips(3)) == [0, 1, 2]

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,18 +134,19 @@ def test_each_condition_is_told_what_it_is_called(monkeypatch):
     monkeypatch.setattr(room, "score", listen)
     monkeypatch.setattr(room, "write_letters", lambda model, asked, fronts, tokenizer: ["A"] * 16)
     soft, silent = sounds(asked), silences(asked)
-    figures = evaluate(None, asked, soft, silent).figures
+    figures = evaluate(SimpleNamespace(sequence_len=128), asked, soft, silent).figures
     own, *rest = told
     assert own == soft
     assert rest.count([None] * 16) == 1
     assert rest.count([question.text for question in asked]) == 1
     assert sum(fronts is not None and fronts[0] is silent[0] for fronts in rest) == 1
-    shuffled = [fronts for fronts in rest if any(fronts[0] is each for each in soft)]
+    places = {row.data_ptr(): place for place, row in enumerate(soft)}
+    shuffled = [fronts for fronts in rest if isinstance(fronts[0], torch.Tensor) and fronts[0].data_ptr() in places]
     assert len(shuffled) == 10
-    places = {id(row): place for place, row in enumerate(soft)}
     for fronts in shuffled:
-        came = [places[id(row)] for row in fronts]
+        came = [places[row.data_ptr()] for row in fronts]
         assert sorted(came) == list(range(16))
+        assert all(i != j for i, j in enumerate(came))
         assert all(asked[i].category == asked[j].category for i, j in enumerate(came))
     assert figures["controls"]["majority"] == figures["letters"]["value"] == 0.25
     assert figures["letters"]["parsed"] == 1
@@ -154,6 +156,55 @@ def test_shuffles_are_seeded_and_differ_and_who_is_alone_stays():
     asked = [*questions(16), replace(questions(1)[0], category="alone")]
     assert others(asked, 3).tolist() == others(asked, 3).tolist() != others(asked, 4).tolist()
     assert others(asked, 3)[16] == 16
+
+
+@pytest.mark.parametrize("n", [4, 5, 34])
+def test_nobody_gets_its_own_sound(n):
+    asked = questions(n)
+    categories = [question.category for question in asked]
+    for seed in range(40):
+        other = others(asked, seed).tolist()
+        assert sorted(other) == list(range(n))
+        assert all(i != j and categories[i] == categories[j] for i, j in enumerate(other))
+    about = [str(i // 6) for i in range(n)]  # three of a category about one sound
+    if n == 34:
+        for seed in range(40):
+            assert all(about[i] != about[j] for i, j in enumerate(others(asked, seed, about)))
+
+
+def test_another_sound_that_is_too_long_for_the_question_is_cut_off_and_one_of_its_own_refused(hearing):
+    asked = questions(4)
+    soft = sounds(asked)
+    fits = room.room(asked[2], hearing, TOKENIZER)
+    longest = torch.randn(fits, WIDTH)
+    assert (
+        evaluate(
+            hearing,
+            [*asked[:2], replace(asked[2], question="Which is it then, do you think?"), asked[3]],
+            [longest, *soft[1:]],
+        ).figures["questions"]
+        == 4
+    )
+    with pytest.raises(OmniError, match="do not fit"):
+        evaluate(hearing, asked, [*soft[:2], torch.randn(128, WIDTH), soft[3]])
+    assert room.room(replace(asked[0], text="a word " * 200), hearing, TOKENIZER) == 0
+
+
+def test_chance_follows_the_number_of_choices():
+    asked = [replace(q, choices=("yes", "no"), answer=i % 2, engine="") for i, q in enumerate(questions(200))]
+    asked[0] = replace(asked[0], choices=("yes", "no", "it depends"))
+    rights = {name: np.array([1.0, 0.0] * 100) for name in RIGHT} | {"matched": np.ones(200)}
+    scores = np.where(np.eye(3)[[q.answer for q in asked]], 0.0, -1.0)
+    scores[1:, 2] = -np.inf
+    found = summarize(asked, scores, ["B"] * 200, rights, training=[])
+    assert found.figures["chance"] == pytest.approx((199 / 2 + 1 / 3) / 200)
+    assert found.figures["passed"]
+    assert found.figures["checks"]["matched"]["needs"] == "at least 65%"
+    assert found.figures["categories"]["counting"]["chance"] == 0.5
+    assert found.figures["categories"]["counting"]["confusion"]["counts"] == [[0, 0], [0, 100]]
+    assert found.figures["categories"]["quality"]["confusion"]["labels"] == list("ABC")
+    assert found.figures["engines"] == {}
+    assert [len(row["probabilities"]) for row in found.rows[:2]] == [3, 2]
 
 
 RIGHT = {"matched": 0.5, "shuffled": 0.25, "text_only": 0.25, "silence": 0.25, "transcript": 0.6}
@@ -188,10 +239,14 @@ def test_a_pass_takes_all_three(shares, failed):
 
 
 def test_each_check_tells_its_figure():
-    checks = judge(0.44, 0.26, {"value": 0.18, "low": 0.1, "high": 0.26})
+    checks = judge(0.44, 0.26, {"value": 0.18, "low": 0.1, "high": 0.26}, lots=0.25, questions=200)
     assert checks["matched"] == {"value": 0.44, "needs": "at least 40%", "passed": True}
     assert checks["shuffled"] == {"value": 0.26, "needs": "19% to 31%", "passed": True}
     assert checks["difference"] == {"value": 0.18, "needs": "interval above 0", "passed": True}
+    few = judge(0.64, 0.6, {"value": 0.04, "low": -0.1, "high": 0.2}, lots=0.5, questions=50)
+    assert [(each["needs"], each["passed"]) for each in few.values()] == [
+        *(("at least 65%", False), ("38% to 62%", True), ("interval above 0", False))
+    ]
 
 
 def test_what_cannot_be_parsed_is_wrong():
@@ -273,7 +328,7 @@ def test_what_has_no_sound_or_no_answer_is_refused(hearing):
         evaluate(hearing, asked, soft, silences(asked)[:2])
     with pytest.raises(OmniError, match="'q1': answer 4"):
         evaluate(hearing, [asked[0], replace(asked[1], answer=4)], soft[:2])
-    with pytest.raises(OmniError, match="'q1': has 2 choices"):
-        evaluate(hearing, asked, training=[replace(asked[1], choices=("a", "b"))])
+    with pytest.raises(OmniError, match="'q1': has 1 choices"):
+        evaluate(hearing, asked, training=[replace(asked[1], choices=("a",))])
     with pytest.raises(OmniError, match="no questions"):
         evaluate(hearing, [], [torch.zeros(1)], [torch.zeros(1)])

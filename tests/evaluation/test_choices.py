@@ -8,7 +8,7 @@ import torch
 
 from omni.errors import OmniError
 from omni.evaluation import choices as room
-from omni.evaluation.choices import Question, check, parse_letter, prompt, score, write_letters
+from omni.evaluation.choices import Question, chance, check, parse_letter, prompt, score, write_letters
 from omni.generation.engine import Engine
 from omni.model.gpt import GPT
 from omni.text.bpe import BPETokenizer
@@ -43,7 +43,7 @@ def model() -> GPT:
 def naive(model: GPT, asked: Question, front: torch.Tensor | str | None) -> list[float]:
     """Each choice in each order by itself, in one pass without a cache."""
     scores = dict.fromkeys(asked.choices, 0.0)
-    for turn in range(4):
+    for turn in range(len(asked.choices)):
         ids = prompt(asked, front, TOKENIZER, turn=turn)
         text = [i for i in ids if i != AUDIO]
         for choice in asked.choices:
@@ -54,7 +54,7 @@ def naive(model: GPT, asked: Question, front: torch.Tensor | str | None) -> list
             if AUDIO in ids:
                 places = torch.arange(len(front))[None] + ids.index(AUDIO)
                 heard = {"audio_features": front[None], "audio_positions": places}
-            scores[choice] -= model(idx, targets, **heard).item() / 4
+            scores[choice] -= model(idx, targets, **heard).item() / len(asked.choices)
     return [scores[choice] for choice in asked.choices]
 
 
@@ -81,6 +81,19 @@ def test_each_choice_has_the_score_it_has_alone(model, monkeypatch, kind):
     assert found.shape == (4, 4)
     assert np.ptp(found, axis=1).min() > 0.01
     np.testing.assert_allclose(found, [naive(model, *pair) for pair in zip(ASKED, fronts, strict=True)], rtol=1e-4)
+
+
+def test_two_to_eight_choices_are_scored_beside_each_other(model):
+    torch.manual_seed(1)
+    asked = [question(tuple("xy")), question(), question(("one", "two", "three")), question(tuple("abcdefgh"))]
+    heard = [torch.randn(length, WIDTH) for length in (5, 9, 1, 30)]
+    check(asked)
+    found = score(model, asked, heard, TOKENIZER)
+    for each, front, scores in zip(asked, heard, found, strict=True):
+        own = len(each.choices)
+        np.testing.assert_allclose(scores[:own], naive(model, each, front), rtol=1e-4)
+        assert (scores[own:] == -np.inf).all()
+    assert chance(asked) == pytest.approx((1 / 2 + 1 / 4 + 1 / 3 + 1 / 8) / 4)
 
 
 def test_what_is_heard_and_what_is_read_matters(model):
@@ -130,10 +143,11 @@ def test_a_diverged_model_has_no_score(model):
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        (question(("a", "b", "c")), "has 3 choices"),
-        (question(("a", "b", "c", "d", "e")), "has 5 choices"),
+        (question(("a",)), "has 1 choices, needs 2 to 8"),
+        (question(tuple("abcdefghi")), "has 9 choices, needs 2 to 8"),
         (question(("a", "b", "a", "d")), "must all differ"),
         (question(answer=4), "answer 4"),
+        (question(("a", "b"), answer=2), "answer 2"),
         (question(answer=-1), "answer -1"),
         (question(answer="a"), "answer 'a'"),
     ],
@@ -155,7 +169,12 @@ SAID = {
 
 @pytest.mark.parametrize(("place", "said"), [(place, said) for place, texts in SAID.items() for said in texts])
 def test_letters_are_parsed(place, said):
-    assert parse_letter(said) == place
+    assert parse_letter(said, 4) == place
+
+
+def test_a_letter_counts_as_far_as_there_are_choices():
+    assert [parse_letter(said, 8) for said in ("E", "h)", "I")] == [4, 7, None]
+    assert [parse_letter(said, 2) for said in ("B", "C")] == [1, None]
 
 
 def test_letters_are_what_the_engine_writes_behind_the_sound(model):

@@ -26,7 +26,11 @@ from omni.text.bpe import BPETokenizer
 
 TOKENIZER = BPETokenizer.load(Path(__file__).parents[1] / "golden" / "nanochat_d4" / "tokenizer")
 CATEGORIES = ("voice", "pitch", "pitch", "voice", "pitch", "pitch", "voice", "pitch")
-NAMES = ("choice_accuracy", "choice_pitch", "choice_voice")
+NAMES = ("choice_accuracy", "choice_above_chance", "choice_pitch", "choice_voice")
+
+
+def told(accuracy: float, pitch: float, voice: float, chance: float = 0.25) -> dict[str, float]:
+    return dict(zip(NAMES, (accuracy, accuracy - chance, pitch, voice), strict=True))
 
 
 class Ear:
@@ -107,15 +111,24 @@ def test_the_share_of_right_answers_is_counted_of_all_and_of_each_category(model
     model.train()  # as it is between two steps
     right = [question(n, pick) for n, pick in enumerate(picked)]
     scores, said = look_of(model, clips, tmp_path / "states", right)()
-    assert scores == dict.fromkeys(NAMES, 1.0)
+    assert scores == told(1, 1, 1)
     assert said == [f"{q.question} {q.choices[q.answer]}|{q.choices[q.answer]}" for q in right[:SAMPLES]]
     wrong = [replace(q, answer=(q.answer + 1) % 4) for q in right]
     scores, said = look_of(model, clips, tmp_path / "states", wrong)()
-    assert scores == dict.fromkeys(NAMES, 0.0)
+    assert scores == told(0, 0, 0)
     assert said[0] == f"What is 0? {wrong[0].choices[wrong[0].answer]}|{right[0].choices[right[0].answer]}"
     mixed = [right[0], *wrong[1:3], *right[3:]]  # two of five of pitch are wrong
     scores, _ = look_of(model, clips, tmp_path / "states", mixed)()
-    assert scores == pytest.approx({"choice_accuracy": 6 / 8, "choice_pitch": 3 / 5, "choice_voice": 1.0})
+    assert scores == pytest.approx(told(6 / 8, 3 / 5, 1))
+
+
+def test_two_and_three_choices_are_asked_and_what_is_above_chance_follows(model, clips, tmp_path):
+    given = [replace(question(n), choices=("male", "female", "a child")[: 2 + n % 2], answer=0) for n in range(8)]
+    look = look_of(model, clips, tmp_path / "states", given)
+    look.listen()
+    picked = chosen(model, look)
+    right = [replace(q, answer=pick) for q, pick in zip(given, picked, strict=True)]
+    assert look_of(model, clips, tmp_path / "states", right)()[0] == told(1, 1, 1, chance=(1 / 2 + 1 / 3) / 2)
 
 
 def test_each_question_has_its_own_sound_whatever_the_order(model, clips, tmp_path):
@@ -157,12 +170,12 @@ def test_a_sound_that_cannot_be_read_leaves_its_question_out(model, clips, tmp_p
     look = look_of(model, clips, tmp_path / "states", [question(n, pick) for n, pick in enumerate(picked)])
     scores, _ = look()
     assert [q.id for q in look.questions] == [f"q{n}" for n in range(8) if n != 2]
-    assert scores == dict.fromkeys(NAMES, 1.0)
+    assert scores == told(1, 1, 1)
 
 
 def test_a_question_that_is_none_is_refused_before_training(model, clips, tmp_path):
-    bad = replace(question(3), choices=("a", "b", "c"))
-    with pytest.raises(OmniError, match="question 'q3': has 3 choices, needs 4"):
+    bad = replace(question(3), choices=("a",))
+    with pytest.raises(OmniError, match="question 'q3': has 1 choices, needs 2 to 8"):
         look_of(model, clips, tmp_path / "states", [question(0), bad])
 
 

@@ -10,14 +10,12 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import omni
-from omni import evaluate
 from omni.audio.counts import count_sounds
 from omni.audio.measure import measure_level, median_f0, track_f0
 from omni.audio.pcm import hash_of
@@ -307,30 +305,3 @@ def test_5_each_look_at_the_test_is_a_line(tmp_path):
     assert [log_test_use(path, run="a/run", step=step, score=0.5) for step in (10, 20, 20)] == [1, 2, 3]
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(row["run"], row["step"]) for row in rows] == [("a/run", 10), ("a/run", 20), ("a/run", 20)]
-
-
-class NoClips(list):
-    clips, dataset = (), None
-
-
-@pytest.mark.parametrize(("split", "looks"), [("test", 1), ("val", 0)])
-def test_5_the_command_writes_the_line_for_the_test_alone(split, looks, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    figures = {"matched": {"value": 0.5}}
-    monkeypatch.setattr(
-        "omni.evaluation.audiobench.evaluate_questions", lambda *_, **__: SimpleNamespace(figures=figures, rows=[])
-    )
-    monkeypatch.setattr("omni.evaluation.conditions.project", lambda *_: [])
-    monkeypatch.setattr("omni.evaluation.conditions.silences", lambda *_: [])
-    monkeypatch.setattr(evaluate, "trained_questions", lambda trained: [])
-    monkeypatch.setattr(evaluate, "write_audiobench", lambda folder, told, rows: (figures, [Path("report.md")]))
-    monkeypatch.setattr(evaluate, "render_answers", lambda figures: "PASS")
-    model = SimpleNamespace(backbone=None, encoder=None)
-    run = tmp_path / "day" / "run" / "checkpoints" / "step_000010"
-    trained = SimpleNamespace(model=model, tokenizer=None, checkpoint=run)
-    clips = NoClips()
-    evaluate.answer(
-        trained, clips, evaluate.Evaluate(run=str(tmp_path), suite=evaluate.Suite.audiobench_mini, split=split)
-    )
-    assert ("look 1 at these questions" in capsys.readouterr().out) == bool(looks)
-    assert evaluate.TEST_USES.exists() == bool(looks)

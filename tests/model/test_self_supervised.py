@@ -257,3 +257,24 @@ def test_a_config_that_is_not_the_weights_is_refused(ear, folders, tmp_path, fie
     (folder / "config.json").write_text(json.dumps(config | fields))
     with pytest.raises(WeightsError, match=said):
         ear("wavlm", weights=str(folder))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_code_that_a_config_names_is_neither_fetched_nor_run(ear, folders, tmp_path, kind):
+    folder = shutil.copytree(folders[kind], tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    hostile = {"auto_map": {"AutoModel": "evil.Model"}, "_attn_implementation": "evil/kernel"}
+    (folder / "config.json").write_text(json.dumps(config | hostile | {"attn_implementation": "evil/kernel"}))
+    assert torch.equal(ear(kind, weights=str(folder))([clip(0.5)])[0], ear(kind)([clip(0.5)])[0])
+
+
+def test_a_hostile_pickle_runs_nothing(ear, folders, tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "canary",)
+
+    shutil.copy(folders["wavlm"] / "config.json", tmp_path)
+    torch.save({"encoder": Hostile()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match=r"pytorch_model\.bin does not fit"):
+        ear("wavlm", weights=str(tmp_path))
+    assert not (tmp_path / "canary").exists()

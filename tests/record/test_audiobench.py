@@ -24,6 +24,7 @@ CONTROLS = {"majority": 0.26, "text_only": 0.27, "shuffled": 0.247, "silence": 0
 OVER_TEXTS = {"over": "choices", "labels": ["normal", "whispered", "creaky", "through an old telephone"]}
 CATEGORIES = {
     name: {
+        "chance": 0.25,
         "matched": share(value),
         "letters": share(0.12),
         "controls": CONTROLS | {"text_only": 0.111},
@@ -35,6 +36,8 @@ CATEGORIES = {
     )
 }
 FIGURES = {
+    "name": NAME,
+    "chance": 0.25,
     "run": "w3_audio/2026",
     "step": 1500,
     "split": "test",
@@ -96,6 +99,24 @@ def test_the_verdict_comes_first():
     assert verdict(FIGURES) == f"PASS  {told}"
     assert render_short(FIGURES).startswith("PASS  ")
     assert render_short(FIGURES | FAILED).startswith("FAIL  AudioBench-style synthetic mini: 30.0%")
+
+
+def test_ones_own_questions_have_their_own_name_and_chance(tmp_path):
+    categories = {"all": CATEGORIES["quality"] | {"chance": 1 / 3}}
+    own = {"name": "my questions", "chance": 1 / 3, "step": None, "left_out": 2, "engines": {}, "unseen": None}
+    figures, _, said = write(tmp_path, **own, categories=categories)
+    text = (tmp_path / "audiobench" / "audiobench_mini.md").read_text()
+    for told in (render_short(figures), text, " ".join(said)):
+        assert "AudioBench" not in told
+        assert "my questions" in told
+        assert "chance 25" not in told
+        assert "chance, 25" not in told
+    assert "chance 33%" in verdict(figures)
+    assert "w3_audio/2026, 200 questions of test, 2 left out" in text
+    assert "sound by" not in render_short(figures) + text
+    assert any(note.endswith("dashed: chance, 33 %") for note in said)
+    mixed = {"all": categories["all"], "other": categories["all"] | {"chance": 0.5}}
+    assert any(note.endswith("dashed: chance") for note in write(tmp_path, categories=mixed)[2])
 
 
 def test_each_check_stands_with_its_figure():
@@ -170,7 +191,7 @@ def test_categories_are_drawn_with_their_controls(tmp_path):
 def test_confusions_are_drawn_with_counts_and_labels(tmp_path):
     _, _, said = write(tmp_path)
     assert {"normal", "whispered", "creaky", "A", "D", "17", "quality", "counting"} <= set(said)
-    assert "through an ol…" in said
+    assert "through an old\ntelephone" in said
     png = tmp_path / "audiobench" / "audiobench_mini_confusion.png"
     assert amount(png, GREEN) > 2000
 

@@ -8,10 +8,12 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
 from omni.record.hearing import emergence, read_looks, write_hearing
+from omni.record.hearing_pictures import draw_conditions
 from omni.record.hearing_text import emerged, escape, render_short, verdict
 from omni.record.style import spread
 
@@ -183,10 +185,31 @@ def test_the_conditions_are_drawn_and_the_emergence_marked(tmp_path):
 def test_the_plane_names_the_share_of_its_axes(tmp_path):
     _, _, said = write(tmp_path, [])
     assert {"first component, 6% of the variance", "second component, 4% of the variance"} <= set(said)
-    assert {"● 30 soft tokens", "● 40 text embeddings"} <= set(said)
+    assert {"30 soft tokens", "40 text embeddings"} <= set(said)
     assert min(amount(tmp_path / "hearing" / "test_plane.png", color) for color in (BLUE, ORANGE)) > 100
     rows = read_csv(tmp_path / "hearing" / "test_plane.csv")
     assert [row["kind"] for row in rows] == ["soft"] * 30 + ["text"] * 40
+
+
+def test_the_plane_s_legend_has_the_markers_of_its_points(tmp_path):
+    with patch.object(Figure, "legend", autospec=True, side_effect=Figure.legend) as legend:
+        write(tmp_path, [])
+    (figure,) = {call.args[0] for call in legend.call_args_list}
+    drawn = {points.get_label(): points.get_paths()[0].vertices for points in figure.axes[0].collections}
+    (shown,) = figure.legends
+    named = zip(shown.get_texts(), shown.legend_handles, strict=True)
+    named = {text.get_text(): handle.get_paths()[0].vertices for text, handle in named}
+    assert named.keys() == drawn.keys() == {"30 soft tokens", "40 text embeddings"}
+    assert all(np.array_equal(named[name], drawn[name]) for name in drawn)
+
+
+@pytest.mark.parametrize("other", ["shuffled", "silence", "none"])
+def test_what_lies_on_its_own_audio_does_not_hide_it(tmp_path, other):
+    png = tmp_path / "conditions.png"
+    draw_conditions({f"loss_{name}": [(1, 2.0), (2, 2.0)] for name in ("matched", other)}, png, emergence=None)
+    plot = (imread(png)[:, :980, :3] * 255).round().astype(int)
+    colors = {"matched": ORANGE, "shuffled": PURPLE, "silence": (77, 154, 148), "none": (138, 144, 153)}
+    assert min(int((abs(plot - colors[name]).max(axis=-1) < 12).sum()) for name in ("matched", other)) > 300
 
 
 def test_loudness_is_drawn_with_its_numbers_and_gaps_stay_empty(tmp_path):

@@ -1,5 +1,6 @@
 from unittest.mock import patch
 
+from matplotlib.axes import Axes
 from matplotlib.text import Text
 
 from omni.record.layers import draw_layers
@@ -25,8 +26,15 @@ def test_each_part_has_a_panel_and_each_layer_a_line(tmp_path):
 
     with patch.object(Text, "draw", listen):
         assert draw_layers(metrics, tmp_path / "layers.png")
-    assert {"texture: share of each layer", "mixer: share of each layer", "layer 1", "layer -1", "layer 3"} <= set(said)
+    assert {"texture", "mixer", "layer 1", "layer -1", "layer 3"} <= set(said)
     assert (tmp_path / "layers.png").stat().st_size > 5000
+
+
+def test_each_of_many_layers_has_a_colour_and_a_name(tmp_path):
+    with patch.object(Axes, "plot", autospec=True, side_effect=Axes.plot) as plot:
+        draw_layers(log(tmp_path, [{f"mixer_layer_{layer}": layer / 300 for layer in range(25)}]), tmp_path / "a.png")
+    drawn = {call.kwargs["label"]: call.kwargs["color"] for call in plot.call_args_list}
+    assert (len(drawn), len(set(drawn.values()))) == (25, 25)
 
 
 def test_where_nothing_is_learned_there_is_no_picture(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from omni.errors import OmniError
-from omni.record.metrics import CsvLogger, Loggers, cut_metrics, lower_is_better, read_metrics, summarise
+from omni.record.metrics import CsvLogger, Loggers, better, cut_metrics, read_metrics, summarise
 
 
 def written(folder: Path, rows: list[tuple[int, dict[str, float]]]) -> Path:
@@ -147,8 +147,16 @@ def test_summary_knows_which_way_is_better() -> None:
         "train/loss": {"first": 3.0, "last": 2.0, "best": 1.0},
         "accuracy": {"first": 3.0, "last": 2.0, "best": 3.0},
     }
-    assert [name for name in ("val_loss", "WER", "eval/cer", "nll") if not lower_is_better(name)] == []
-    assert [name for name in ("power", "tokens_per_second", "lossless") if lower_is_better(name)] == []
+    assert {better(name) for name in ("val_loss", "WER", "eval/cer", "nll", "loss_matched")} == {"lower"}
+    assert {better(name) for name in ("power", "tokens_per_second", "lossless", "loss_shuffled")} == {"higher"}
+    assert {better(name) for name in ("grad_norm", "train/lr", "texture_layer_1", "loss_none")} == {None}
+
+
+def test_what_is_better_neither_way_has_no_best() -> None:
+    points = [(1, 3.0), (2, 1.0)]
+    summary = summarise({"grad_norm": points, "loss_shuffled": points})
+    assert summary["grad_norm"] == {"first": 3.0, "last": 1.0, "best": None}
+    assert summary["loss_shuffled"]["best"] == 3.0
 
 
 def test_summary_of_values_that_are_not_finite_is_valid_json() -> None:

@@ -36,6 +36,14 @@ def test_a_log_gets_ten_to_twenty_lines_with_the_first_and_the_last(total: int) 
     assert 10 <= len(lines(console)) <= 20
 
 
+def test_more_than_was_expected_does_not_fill_a_log() -> None:
+    console = plain()
+    with Progress(64, 0, "encode", console) as progress:
+        for clip in range(1, 9247):
+            progress.update(clip, {})
+    assert len(lines(console)) < 9246 / 4
+
+
 @pytest.mark.parametrize("total", [1, 3])
 def test_a_short_run_shows_each_step(total: int) -> None:
     console = plain()

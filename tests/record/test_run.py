@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 import omni
 from omni.errors import OmniError
 from omni.record import provenance
+from omni.record.facts import SKIPPED_TOLD, tell_skipped
 from omni.record.folder import point_latest
 from omni.record.run import Run, read_run
 
@@ -23,6 +25,7 @@ FACTS = {"stage": "w2_align", "seed": 7, "device": "cpu", "parameters": {"all": 
 
 def start(folder: Path, **facts: object) -> Run:
     run = Run.start(folder, config_yaml="seed: 7\n", facts=FACTS | facts)
+    run.begin()
     point_latest(run.folder)
     return run
 
@@ -41,6 +44,7 @@ def child(code: str, *arguments: object) -> subprocess.Popen:
 
 HOLD = """
     with Run.start(sys.argv[1], config_yaml="a: 1\\n", facts={"stage": "w1"}) as run:
+        run.begin()
         print("held", flush=True)
         time.sleep(60)
 """
@@ -70,6 +74,19 @@ def test_a_run_leaves_its_facts_config_and_diff(tmp_path: Path) -> None:
     assert (tmp_path / "a/b/config.yaml").read_text() == "seed: 7\n"
     assert (tmp_path / "a/b/git.diff").exists()
     assert not (tmp_path / "a/b/error.txt").exists()
+
+
+def test_a_run_that_never_begins_leaves_nothing(tmp_path: Path) -> None:
+    with suppress(ValueError), Run.start(tmp_path / "a", config_yaml="", facts={}) as run:
+        run.update(device="cpu")
+        raise ValueError("no such weights")
+    assert not list(tmp_path.iterdir())
+    with Run.start(tmp_path / "a", config_yaml="", facts={}) as run:
+        run.update(device="cpu")
+        run.begin()
+    assert read_run(tmp_path / "a")["device"] == "cpu"
+    with pytest.raises(OmniError, match="already holds a run"):
+        Run.start(tmp_path / "a", config_yaml="", facts={})
 
 
 def test_run_json_is_indented_and_in_a_stable_order(tmp_path: Path) -> None:
@@ -184,6 +201,7 @@ def test_a_forked_worker_does_not_keep_the_lock_of_a_killed_run(tmp_path: Path) 
     process = child(
         """
         with Run.start(sys.argv[1], config_yaml="", facts={}) as run:
+            run.begin()
             if os.fork() == 0:
                 print("held", flush=True)
             time.sleep(60)
@@ -277,7 +295,7 @@ FULL = """
 
 
 def test_a_full_disk_at_the_start_names_the_folder_and_leaves_no_run(tmp_path: Path) -> None:
-    code = FULL + '\n    fill()\n    Run.start(sys.argv[1], config_yaml="a", facts={})'
+    code = FULL + '\n    fill()\n    Run.start(sys.argv[1], config_yaml="a", facts={}).begin()'
     _, stderr = child(code, tmp_path).communicate(timeout=30)
     assert f"OmniError: {tmp_path} cannot be written" in stderr
     assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
@@ -286,6 +304,7 @@ def test_a_full_disk_at_the_start_names_the_folder_and_leaves_no_run(tmp_path: P
 def test_a_full_disk_at_the_end_does_not_mask_the_first_error(tmp_path: Path) -> None:
     code = """
     with Run.start(sys.argv[1], config_yaml="a", facts={}) as run:
+        run.begin()
         fill()
         raise ValueError("the first")
     """
@@ -306,6 +325,7 @@ RACE = """
             os.read(gun[0], 1)
             try:
                 run = Run.start(sys.argv[1].format(number), config_yaml=str(number), facts={"n": number})
+                run.begin()
                 point_latest(run.folder)
             except Exception as error:
                 os.write(1, f"lost {type(error).__name__} {error}\\n".encode())
@@ -413,3 +433,21 @@ def test_an_installed_copy_inside_another_checkout_has_no_git(checkout: Path) ->
 def test_without_git_there_is_a_note(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert provenance.read_git(checkout / "omni")[0] is None
+
+
+def test_what_each_step_leaves_out_is_on_record_in_the_end_but_not_written_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = []
+    monkeypatch.setattr(
+        "omni.record.run.replace_text", lambda path, text: written.append(path) or path.write_text(text)
+    )
+    caplog.set_level(logging.WARNING)
+    with suppress(ZeroDivisionError), start(tmp_path / "run") as run:
+        before = len(written)
+        for step in range(1, 51):
+            tell_skipped(run, {f"line {number}": "no JSON" for number in range(step)})
+        assert len(written) == before
+        _ = 1 / 0  # however it ends
+    assert caplog.text.count("left out line ") == SKIPPED_TOLD
+    assert len(read_run(tmp_path / "run")["skipped"]) == 50

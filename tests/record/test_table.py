@@ -65,7 +65,9 @@ def test_seeds_are_folded_into_mean_deviation_and_n(tmp_path: Path) -> None:
     assert "sample deviation" in table.notes[0]
 
 
-@pytest.mark.parametrize(("metric", "order"), [("loss", ["low", "high"]), ("accuracy", ["high", "low"])])
+@pytest.mark.parametrize(
+    ("metric", "order"), [("loss", ["low", "high"]), ("accuracy", ["high", "low"]), ("loss_shuffled", ["high", "low"])]
+)
 def test_the_best_row_follows_the_metric(tmp_path: Path, metric: str, order: list[str]) -> None:
     for name, value in (("high", 0.9), ("low", 0.1)):
         ends = {metric: {"first": 0.5, "last": value, "best": value}}
@@ -73,6 +75,16 @@ def test_the_best_row_follows_the_metric(tmp_path: Path, metric: str, order: lis
     table = read_table([tmp_path], metric)
     assert names(table) == order
     assert table.best is table.rows[0]
+
+
+def test_a_metric_that_is_better_neither_way_has_no_best_row_and_no_best_value(tmp_path: Path) -> None:
+    for name, value in (("high", 9.0), ("low", 1.0)):
+        ends = {"grad_norm": {"first": 5.0, "last": value, "best": 9.0}}
+        fake(tmp_path / name, set={"stage.lr": name}, metrics=ends)
+    table = read_table([tmp_path], "grad_norm")
+    assert table.best is None
+    assert names(table) == ["high", "low"]
+    assert [(row.mean, row.best) for row in table.rows] == [(9.0, None), (1.0, None)]
 
 
 def test_the_failed_come_last_with_their_first_error_line(tmp_path: Path) -> None:
