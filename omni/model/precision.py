@@ -93,7 +93,7 @@ def multiplies_by_onednn(x: Tensor) -> bool:
 @cache
 def onednn_is_faster() -> bool:
     """Whether oneDNN multiplies fp32 faster than torch itself, which is MKL: on AMD's processors with AVX-512, twice as
-    fast. With AVX2 alone it is up to twice as slow (docs/speed.md). A rule and no measurement: the two round
+    fast. With AVX2 alone it is slower (docs/speed.md). A rule and no measurement: the two round
     differently, and a run repeats itself to the bit."""
     cpuinfo = Path("/proc/cpuinfo")
     return (
