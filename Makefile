@@ -33,8 +33,8 @@ instruct: $(INSTALLED)  ## W3: ask it about what it hears; make align comes firs
 demo: $(INSTALLED)  ## talk to what is shipped: the page at http://127.0.0.1:8000
 	$(RUN) -m omni.serve run=data/hearing
 
-test: $(INSTALLED)  ## everything but the slow tests
-	$(RUN) -m pytest
+test: $(INSTALLED)  ## everything but the slow tests; a worker a core, a thread a worker
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
 
 test-slow: $(INSTALLED)  ## the tests that take minutes
 	$(RUN) -m pytest -m slow

@@ -7,7 +7,8 @@ python -m omni.bench encoder                             whisper-base on amazon_
                                                          CTranslate2 (pip install ctranslate2)
 python -m omni.bench serving run=data/hearing            a server under load: time to the first token, tokens a second
 
-Both arithmetics are measured unless one is named. Times are the shortest of many.
+Both arithmetics are measured unless one is named, bf16 only where the device multiplies it natively. Times are the
+shortest of many.
 """
 
 import json
@@ -105,7 +106,7 @@ def bench(asked: Bench) -> None:
     if not all(length.isdigit() for length in asked.lengths.split(",")):
         raise ConfigError(f"lengths: {asked.lengths} is no list of numbers, as in lengths=64,256")
     lengths = [int(length) for length in asked.lengths.split(",")]
-    dtypes = [{"fp32": torch.float32, "bf16": torch.bfloat16}[name] for name in arithmetics(asked.precision)]
+    dtypes = [{"fp32": torch.float32, "bf16": torch.bfloat16}[name] for name in arithmetics(asked.precision, device)]
     sizes = Sizes.from_depth(asked.depth, vocab_size=asked.vocab_size)
     machine = name_of(device)
     shape = {"batch": asked.batch, "lengths": lengths, "device": device, "compile": asked.compile}
@@ -128,7 +129,8 @@ def bench_ears(asked: EncoderBench) -> None:
     from omni.corpora.amazon_queen import AmazonQueen
     from omni.model.encoder import WhisperEncoder
 
-    device, dtypes = pick_device(asked.device), arithmetics(asked.precision)
+    device = pick_device(asked.device)
+    dtypes = arithmetics(asked.precision, device)
     if min(asked.clips, asked.windows) < 1:
         raise ConfigError("clips, windows: at least 1 of each")
     clips = AmazonQueen(folder=asked.folder)
@@ -187,11 +189,19 @@ def table_of_loads(measures: list[dict]) -> Table:
     return table
 
 
-def arithmetics(names: str) -> list[str]:
-    """Raises ConfigError for any but fp32 and bf16."""
+def arithmetics(names: str, device: "torch.device") -> list[str]:
+    """Those of `names` that the device multiplies natively. Raises ConfigError for any but fp32 and bf16, or if none is
+    left."""
+    from omni.model.precision import multiplies_bf16
+
     if not set(names.split(",")) <= {"fp32", "bf16"}:
         raise ConfigError(f"precision: {names} is not made of fp32 and bf16")
-    return names.split(",")
+    if "bf16" not in names or multiplies_bf16(device):
+        return names.split(",")
+    if "fp32" not in names:
+        raise ConfigError("precision: bf16 is not native here; measure precision=fp32")
+    print("bf16 is not native here, left out")
+    return ["fp32"]
 
 
 def name_of(device: "torch.device") -> str:

@@ -64,8 +64,8 @@ class SweepCallback(Callback):
             OmegaConf.save(config, Path(config.hydra.sweep.dir) / PLAN)  # of the sweepers only hydra's own grid does
             if not str(config.hydra.launcher.get("_target_")).endswith(".BasicLauncher"):
                 # Parallel jobs get as many threads each as one alone: another number would change the last bits.
-                for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-                    os.environ.setdefault(variable, str(len(os.sched_getaffinity(0))))
+                threads = os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+                os.environ.setdefault("MKL_NUM_THREADS", threads)
                 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and do not spin while another job computes
             wrong = [(name, problem) for name, problem in problems_of_jobs(config) if problem]
         except (OmniError, HydraException, OmegaConfBaseException, ValueError, OSError) as error:

@@ -1,26 +1,30 @@
-"""A layer of Whisper's encoder on a CPU, by way of oneDNN: as transformers computes it, up to rounding, and faster.
+"""A layer of Whisper's encoder on a CPU, as transformers computes it, up to rounding, and faster.
 
-torch multiplies fp32 with MKL, which on AMD reaches half of oneDNN's speed, and its fused attention takes twice the
-time of two products and a softmax. Measured in docs/speed.md.
+Products go to oneDNN or to torch, whichever is faster here (`omni/model/precision.py`). torch's fused attention takes
+longer than two products and a softmax, but for long windows in torch's own fp32. Measured in docs/speed.md.
 
 Shape letters: N windows, T encoder frames, D encoder width, H heads, E head width.
 """
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from omni.model.precision import onednn_linear
+from omni.model.precision import multiplies_bf16, onednn_is_faster, onednn_linear
 
 LONG = 512
 """Frames from which scores go head by head: those of one head still fit a cache."""
 
 
-def runs_on_onednn(x: Tensor) -> bool:
-    """Whether `run_layer` can take this: fp32 or bf16, on a CPU whose torch has oneDNN."""
-    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+def is_fast(x: Tensor) -> bool:
+    """Whether `run_layer` can take this: on a CPU, fp32, or bf16 where it is native; oneDNN may have none elsewhere."""
+    if x.device.type != "cpu":
         return False
-    # Unlike torch's own product, oneDNN has no bf16 at all where the processor has none.
-    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and multiplies_bf16(x.device))
+
+
+def by_onednn(x: Tensor) -> bool:
+    return x.dtype == torch.bfloat16 or onednn_is_faster()
 
 
 def run_layer(layer: nn.Module, hidden_NTD: Tensor, frames: list[int]) -> Tensor:
@@ -36,7 +40,10 @@ def run_layer(layer: nn.Module, hidden_NTD: Tensor, frames: list[int]) -> Tensor
 
 def multiply(x: Tensor, linear: nn.Linear, then: str = "none") -> Tensor:
     """As `linear(x)`, and then "gelu"."""
-    return onednn_linear(x, linear.weight, linear.bias, then)
+    if by_onednn(x):
+        return onednn_linear(x, linear.weight, linear.bias, then)
+    product = F.linear(x, linear.weight, linear.bias)
+    return F.gelu(product) if then == "gelu" else product
 
 
 def attend(q_NTD: Tensor, k_NTD: Tensor, v_NTD: Tensor, frames: list[int], heads: int) -> Tensor:
@@ -47,6 +54,8 @@ def attend(q_NTD: Tensor, k_NTD: Tensor, v_NTD: Tensor, frames: list[int], heads
         q_HTE, k_HTE, v_HTE = (part.contiguous() for part in own)
         if length < LONG:
             heard_HTE = torch.bmm(torch.bmm(q_HTE, k_HTE.mT).softmax(-1), v_HTE)
+        elif not by_onednn(q_HTE):
+            heard_HTE = F.scaled_dot_product_attention(q_HTE[None], k_HTE[None], v_HTE[None], scale=1.0)[0]
         else:
             each = zip(q_HTE, k_HTE, v_HTE.mT.contiguous(), strict=True)
             heard_HTE = torch.stack([onednn_linear(onednn_linear(q, k).softmax(-1), v) for q, k, v in each])

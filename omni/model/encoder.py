@@ -5,7 +5,7 @@ N windows of at most 30 s in one batch.
 
 The layers are transformers' own. Its encoder's forward takes nothing but 3000 mel frames, so its sub-modules
 are called here one by one, which gives the same numbers at 30 s and takes any shorter length. On a CPU its
-layers' arithmetic goes through oneDNN (`cpu_layers.py`).
+layers go another way (`cpu_layers.py`).
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from transformers.models.whisper.modeling_whisper import sinusoids
 from omni.audio import SAMPLE_RATE
 from omni.audio.mel import log_mel
 from omni.errors import OmniError
-from omni.model.cpu_layers import run_layer, runs_on_onednn
+from omni.model.cpu_layers import is_fast, run_layer
 from omni.model.layout import CONFIG, MODEL, WeightsError
 from omni.model.weights import WhisperWeights, find_whisper
 
@@ -130,7 +130,7 @@ class FrozenWhisper(nn.Module):
         gelu = nn.functional.gelu
         hidden_NTD = gelu(model.conv2(gelu(model.conv1(mel_NMF)))).transpose(1, 2)
         hidden_NTD = hidden_NTD + model.embed_positions.weight[: hidden_NTD.shape[1]]
-        mask, quick = None, runs_on_onednn(hidden_NTD)
+        mask, quick = None, is_fast(hidden_NTD)
         if min(frames) < max(frames) and not quick:
             frames_N = torch.tensor(frames, device=hidden_NTD.device)
             mask = (torch.arange(hidden_NTD.shape[1], device=frames_N.device) < frames_N[:, None])[:, None, None]

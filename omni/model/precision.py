@@ -1,5 +1,8 @@
-"""Layers that keep fp32 master weights and compute in another dtype: mixed precision without autocast (nanochat)."""
+"""Arithmetic: what a device is fast at, and layers that keep fp32 master weights and compute in another dtype, which is
+mixed precision without autocast (nanochat)."""
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,10 +81,24 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: s
 
 
 def multiplies_by_onednn(x: Tensor) -> bool:
-    """Whether oneDNN is to multiply: torch's fp32 product on a CPU is MKL's, which on AMD reaches half its speed."""
+    """Whether oneDNN is to multiply in place of torch itself."""
     return (
         not torch.compiler.is_compiling()  # first: the compiler's tracing breaks at what follows
         and x.device.type == "cpu"
         and x.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
+        and onednn_is_faster()
+    )
+
+
+@cache
+def onednn_is_faster() -> bool:
+    """Whether oneDNN multiplies fp32 faster than torch itself, which is MKL: on AMD's processors with AVX-512, twice as
+    fast. With AVX2 alone it is slower (docs/speed.md). A rule and no measurement: the two round
+    differently, and a run repeats itself to the bit."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and cpuinfo.exists()
+        and "AuthenticAMD" in cpuinfo.read_text()
     )

@@ -95,9 +95,7 @@ class Trainer:
         if self.device.type == "cuda":  # not by counting: under Slurm each process may see its own GPU alone
             gpus = set(world.gather(str(torch.cuda.get_device_properties(self.device).uuid)))
             if len(gpus) < world.size:
-                raise OmniError(
-                    f"{world.size} processes share {len(gpus)} GPUs: start one for each, or set device=cpu"
-                )
+                raise OmniError(f"{world.size} processes share {len(gpus)} GPUs: start one for each, or set device=cpu")
         if len(set(steps := world.gather(self.done))) > 1:
             raise OmniError(
                 f"the processes stand at steps {steps}: the run's folder must be one that all of them, on every "

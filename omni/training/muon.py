@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from omni.errors import OmniError
+from omni.model.precision import multiplies_by_onednn, onednn_linear
 
 POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -178,21 +179,16 @@ def polynomial(gram: Tensor, a: float, b: float, c: float) -> Tensor:
 
 def add_product(z: Tensor, x: Tensor, y: Tensor, *, beta: float, alpha: float = 1.0) -> Tensor:
     """beta z + alpha x @ y for stacks of matrices."""
-    if multiplies_by_onednn(x):
+    if len(x) == 1 and multiplies_by_onednn(x):
         return product(x, y).mul_(alpha).add_(z, alpha=beta)
     return torch.baddbmm(z, x, y, beta=beta, alpha=alpha)
 
 
 def product(x: Tensor, y: Tensor) -> Tensor:
     """x @ y for stacks of matrices."""
-    if multiplies_by_onednn(x):
-        return torch.ops.mkldnn._linear_pointwise(x[0], y[0].mT, None, "none", [], "")[None]
+    if len(x) == 1 and multiplies_by_onednn(x):
+        return onednn_linear(x[0], y[0].mT)[None]
     return torch.bmm(x, y)
-
-
-def multiplies_by_onednn(x: Tensor) -> bool:
-    """torch's fp32 product on a CPU is MKL's, which on AMD reaches half the speed of the oneDNN beside it."""
-    return len(x) == 1 and x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
 def total(x: Tensor) -> Tensor:

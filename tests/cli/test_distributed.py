@@ -128,9 +128,10 @@ def reference(tmp_path_factory) -> Path:
 def test_a_run_goes_from_one_process_to_two_and_back_as_if_never_stopped(reference, tmp_path, monkeypatch):
     """No document is lost or repeated, and one folder holds it all."""
     write_corpus(tmp_path)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="stopped after step 3"):
+    with monkeypatch.context() as patch:
         patch.setattr(Progress, "update", lambda _, step, __: step == 3 and signal.raise_signal(signal.SIGTERM))
-        train_here(tmp_path, "outputs/runs/one", *RUN)
+        with pytest.raises(KeyboardInterrupt, match="stopped after step 3"):
+            train_here(tmp_path, "outputs/runs/one", *RUN)
     process = start(tmp_path, TWO, "resume=outputs/latest")
     while steps_done(tmp_path) < 6:  # with a look
         assert process.poll() is None, process.communicate()

@@ -123,16 +123,6 @@ def test_everything_but_a_frozen_part_learns_to_hear():
             assert parameter.grad.abs().sum() > 0, name
 
 
-def test_all_that_hears_compiles_to_one_graph_whatever_the_lengths():
-    model = pipeline().train()
-    ids, places = torch.randint(0, 50, (3, 9)), torch.tensor([2, 0, 9])
-    heard = {"states_BKTD": states(), "frames_B": FRAMES, "places_B": places}
-    wanted = model(ids, ids, **heard)
-    compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
-    torch.testing.assert_close(compiled(ids, ids, **heard), wanted)
-    assert model.texture.heard[0] == 2
-
-
 def test_an_encoder_never_trains():
     model = Omni(encoder=nn.Sequential(nn.Linear(2, 2), nn.Dropout()), projector=None, backbone=pipeline().backbone)
     assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
