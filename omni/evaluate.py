@@ -132,7 +132,7 @@ def check_data(source: str, trust: Sequence[str]) -> None:
         return
     options = {OmegaConf.load(file).get("_target_"): file.stem for file in (conf_dir() / "dataset").glob("*.yaml")}
     lines = [
-        f"{key}: {places[key]} is not in {Path.cwd()}; python -m omni.prepare dataset={options[node._target_]} gets it"
+        f"{key}: {places[key]} is not in {Path.cwd()}; run `python -m omni.prepare dataset={options[node._target_]}`"
         for key, node in nodes
         if key in places and node._target_ in options
     ]

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from time import time
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, Form, Request
+from fastapi import File as FormFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
@@ -16,12 +17,16 @@ from omni.serving import errors
 from omni.serving.assistant import Assistant
 from omni.serving.batcher import Answer
 from omni.serving.body import BodyLimit
+from omni.serving.ears import File
 from omni.serving.errors import ApiError
-from omni.serving.requests import ChatRequest
+from omni.serving.requests import ChatRequest, check_neutral
 
 T = TypeVar("T")
 TRANSCRIPTION = {"file", "model", "response_format", "language", "prompt", "temperature"}
 """What may be sent along with a file; the last three say nothing to a model of one language that says the likeliest."""
+NO = ("", "0", "false", "null", "none")
+"""How clients write in a form that they do not want something; in any case."""
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 LEFT = 499
 """What nginx calls a client that closed the connection; nobody reads it."""
 
@@ -44,8 +49,26 @@ def create_app(assistant: Assistant, *, name: str, key: str | None = None) -> Fa
     app.add_middleware(BodyLimit, most=int(assistant.limits.max_body_mib * 2**20))
     errors.install(app)
     app.include_router(open_routes(assistant, name))
-    app.include_router(routes(assistant, name), prefix="/v1", dependencies=[Depends(key_check(key))])
+    api = routes(assistant, name)
+    for route in api.routes:
+        app.add_api_route(route.path, without_v1, methods=METHODS)
+    for rest in ("", "/{rest:path}"):
+        api.add_api_route(rest, nothing_here, methods=METHODS)
+    app.include_router(api, prefix="/v1", dependencies=[Depends(key_check(key))])
     return app
+
+
+async def without_v1(request: Request) -> None:
+    """For a client whose base_url lacks it."""
+    path = request.url.path
+    told = f"{path:.100}: it is at /v1{path:.100}; give the client base_url={request.base_url}v1"
+    raise ApiError(404, told, code="unknown_url")
+
+
+async def nothing_here(request: Request) -> None:
+    """For whatever else is below /v1."""
+    there = "POST /v1/chat/completions, POST /v1/audio/transcriptions and GET /v1/models"
+    raise ApiError(404, f"{request.method} {request.url.path:.100}: is not served; {there} are", code="unknown_url")
 
 
 def key_check(key: str | None) -> Callable:
@@ -108,15 +131,18 @@ def routes(assistant: Assistant, name: str) -> APIRouter:
     @router.post("/audio/transcriptions")
     async def transcriptions(
         request: Request,
-        file: Annotated[UploadFile, File()],
+        file: Annotated[Any, FormFile()],
         model: Annotated[str, Form()],
         response_format: Annotated[Literal["json", "text"], Form()] = "json",
     ) -> Response:
         check_model(model)
-        for name, value in (await request.form()).items():
-            if name not in TRANSCRIPTION and value not in ("false", ""):
-                raise ApiError(400, f"{name}: this server does not do that", param=name, code="unsupported_parameter")
-        answer = await unless_left(request, assistant.transcribe(await file.read()))
+        if isinstance(file, str):
+            raise ApiError(400, "file: it is text and no upload; with curl, write -F file=@a.wav", param="file")
+        for field, value in (await request.form()).multi_items():
+            if field not in TRANSCRIPTION and str(value).lower() not in NO:
+                check_neutral(field, value)
+        sound = File(f"{file.filename or 'file':.100}", await file.read())
+        answer = await unless_left(request, assistant.transcribe(sound))
         text = None if answer is None else await whole(request, assistant, answer)
         if text is None:
             return Response(status_code=LEFT)
@@ -126,10 +152,6 @@ def routes(assistant: Assistant, name: str) -> APIRouter:
         usage = {"type": "tokens", "input_tokens": read, "output_tokens": written, "total_tokens": read + written}
         usage["input_token_details"] = {"audio_tokens": answer.heard, "text_tokens": read - answer.heard}
         return JSONResponse({"text": text, "usage": usage, "timing": timing_of(answer)})
-
-    @router.api_route("/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-    async def nothing(rest: str) -> None:
-        raise ApiError(404, f"/v1/{rest:.100}: nothing answers here to that method", code="unknown_url")
 
     return router
 

@@ -13,7 +13,7 @@ from omni.generation.prompt import Segment, segments
 from omni.generation.sampling import Settings
 from omni.model.omni import Omni
 from omni.serving.batcher import Answer, Batcher
-from omni.serving.ears import Ears, Heard
+from omni.serving.ears import Ears, File, Heard
 from omni.serving.laps import Laps
 from omni.serving.limits import BusyError, Limits
 from omni.text.chat import render_prompt
@@ -43,6 +43,7 @@ class Assistant:
         self.batcher = Batcher(Engine(model.backbone, tokenizer, max_rows=limits.max_rows, remembered=remembered))
         self.ears = Ears(model, max_seconds=limits.max_audio_seconds)
         self.hearing = ThreadPoolExecutor(1, thread_name_prefix="ears")
+        self.hears = model.encoder is not None
         self.places, self.taken = limits.max_rows + limits.max_waiting, 0
         self.leaving = False
         self.listening: set[asyncio.Task] = set()
@@ -61,11 +62,11 @@ class Assistant:
         for task in self.listening:  # who is not heard yet has nothing to end
             task.cancel(GOING)
 
-    async def chat(self, messages: Sequence[dict], sounds: Sequence[bytes], settings: Settings) -> Answer:
+    async def chat(self, messages: Sequence[dict], sounds: Sequence[File], settings: Settings) -> Answer:
         """The answer to a conversation (see `omni.text.chat`), once it has a first token. Has to be closed.
 
         Args:
-            sounds: files, in the order in which the conversation has audio.
+            sounds: in the order in which the conversation has audio.
 
         Raises:
             BusyError: no place is free, or none became free in time.
@@ -81,7 +82,7 @@ class Assistant:
 
         return await self._ask(sounds, prompt)
 
-    async def transcribe(self, sound: bytes) -> Answer:
+    async def transcribe(self, sound: File) -> Answer:
         """What is said in a sound file; as `chat`."""
 
         def prompt(heard: list[Heard]) -> tuple[list[Segment], Settings]:
@@ -96,7 +97,7 @@ class Assistant:
         log.info("%s", answer.summary())
 
     async def _ask(
-        self, sounds: Sequence[bytes], prompt: Callable[[list[Heard]], tuple[list[Segment], Settings]]
+        self, sounds: Sequence[File], prompt: Callable[[list[Heard]], tuple[list[Segment], Settings]]
     ) -> Answer:
         self._take_place()
         laps, until, answer = Laps(), perf_counter() + self.limits.max_seconds, None
@@ -122,18 +123,18 @@ class Assistant:
             raise BusyError(f"all {self.places} places are taken; try again in a second", retry_after=1)
         self.taken += 1
 
-    async def _listen(self, sounds: Sequence[bytes], laps: Laps) -> list[Heard]:
+    async def _listen(self, sounds: Sequence[File], laps: Laps) -> list[Heard]:
         """Hear one after the other, on a thread of their own: while somebody is heard, others are answered."""
         heard: list[Heard] = []
         task = asyncio.current_task()
         self.listening.add(task)
         try:
             async with asyncio.timeout(self.limits.max_seconds):
-                for number, sound in enumerate(sounds, start=1):
-                    job = partial(self.ears.hear, sound, what=f"sound {number}", laps=laps)
+                for sound in sounds:
+                    job = partial(self.ears.hear, sound, laps)
                     heard.append(await asyncio.get_running_loop().run_in_executor(self.hearing, job))
                     if sum(len(each.soft_SC) for each in heard) > self.context:
-                        raise ContextError(f"sound {number}: with it the sounds are longer than the model's context")
+                        raise ContextError(f"{sound.name}: with it the sounds are longer than the model's context")
         except asyncio.CancelledError as error:
             if error.args == (GOING,):
                 raise BusyError(GOING, retry_after=10) from None

@@ -4,6 +4,7 @@ Shape letters: S soft tokens, C backbone width.
 """
 
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from omni.audio import SAMPLE_RATE
-from omni.audio.read import check_audible, read_bytes
+from omni.audio.read import AudioError, check_audible, read_bytes
 from omni.errors import OmniError
 from omni.model.omni import Omni
 from omni.serving.laps import Laps
 
+log = logging.getLogger("omni.serve")
+
 SHORTEST = 0.1  # seconds
 KEPT = 64
 """Clips whose soft tokens are kept: a conversation brings its sounds again in each turn."""
+
+
+class File(NamedTuple):
+    """A sound file, and what it is called in an error."""
+
+    name: str
+    content: bytes
 
 
 class Heard(NamedTuple):
@@ -43,26 +53,41 @@ class Ears:
         self.heard: OrderedDict[bytes, Heard] = OrderedDict()
 
     @torch.inference_mode()
-    def hear(self, sound: bytes, *, what: str, laps: Laps) -> Heard:
-        """A sound file of any kind that `omni.audio.read` knows; `what` names it in an error.
+    def hear(self, sound: File, laps: Laps) -> Heard:
+        """A sound in any format that `omni.audio.read` knows.
 
         Raises:
             OmniError: the model has no ears.
-            AudioError: no audio, damaged, silent, or shorter or longer than is allowed.
+            AudioError: no audio, damaged, silent, or shorter or longer than is allowed; says what a client can do.
         """
         laps.lap("wait")
         if self.model.encoder is None:
-            raise OmniError(f"{what}: this model is of text alone and has no ears")
-        key = hashlib.sha256(sound).digest()
+            raise OmniError(f"{sound.name}: this model is of text alone and has no ears")
+        key = hashlib.sha256(sound.content).digest()
         if key not in self.heard:
-            waveform = read_bytes(sound, what=what, max_seconds=self.max_seconds)
-            check_audible(waveform, min_seconds=SHORTEST, what=what)
+            waveform = self._read(sound)
             laps.lap("decode")
             self.heard[key] = Heard(self._soften(waveform, laps), len(waveform) / SAMPLE_RATE)
             if len(self.heard) > KEPT:
                 self.heard.popitem(last=False)
         self.heard.move_to_end(key)
         return self.heard[key]
+
+    def _read(self, sound: File) -> Tensor:
+        if not sound.content:
+            raise AudioError(f"{sound.name}: is empty (0 bytes). Send the file's content.")
+        try:
+            waveform = read_bytes(sound.content, what=sound.name, max_seconds=self.max_seconds)
+        except AudioError as error:
+            told, advice, _ = str(error).partition(" Split it, or raise max_seconds.")  # which no client can
+            if not advice:
+                raise
+            log.info("a sound was refused: it is longer than max_audio_seconds=%g", self.max_seconds)
+            raise AudioError(f"{told} Send at most {self.max_seconds:g} s.") from error
+        if len(waveform) < SHORTEST * SAMPLE_RATE:
+            raise AudioError(f"{sound.name}: lasts {len(waveform) / SAMPLE_RATE:.3f} s. Send at least {SHORTEST} s.")
+        check_audible(waveform, min_seconds=SHORTEST, what=sound.name)
+        return waveform
 
     def _soften(self, waveform: Tensor, laps: Laps) -> Tensor:
         device = self.model.backbone.lm_head.weight.device

@@ -1,5 +1,9 @@
 """What goes wrong, as OpenAI's API says it: `{"error": {"message", "type", "param", "code"}}`."""
 
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -46,16 +50,33 @@ def as_response(error: Exception) -> JSONResponse:
         case OmniError():
             return response(400, str(error))
         case RequestValidationError():
-            # Of what could have stood there, what came nearest; without the names of the alternatives.
-            nearest = max(reversed(error.errors()), key=lambda each: len(each["loc"]))
-            place = ".".join(
-                str(part) for part in nearest["loc"][1:] if str(part).isidentifier() or part in range(9999)
-            )
-            return response(400, f"{place or 'body'}: {nearest['msg']}", param=place or None)
+            return invalid(error.errors())
+        case HTTPException(__cause__=UnicodeDecodeError() | RecursionError() as cause):
+            return response(400, f"body: it is no JSON ({cause})")
         case HTTPException():
             return response(error.status_code, str(error.detail), headers=error.headers)
         case _:
             return response(500, "the server failed at this; its log says why")
+
+
+def invalid(errors: Sequence[Mapping[str, Any]]) -> JSONResponse:
+    """What to answer to what pydantic found wrong."""
+    # Of what could have stood there, what came nearest; without the names of the alternatives.
+    deepest = max(len(each["loc"]) for each in errors)
+    nearest = [each for each in errors if len(each["loc"]) == deepest]
+    last = nearest[-1]
+    parts = [str(part) for part in last["loc"][1:] if str(part).isidentifier() or part in range(9999)]
+    place = ".".join(part for part, _ in groupby(parts))  # a part's type and its field have one name
+    if last["type"] == "json_invalid":
+        return response(400, f"body: it is no JSON ({last['ctx']['error']} at character {last['loc'][1]})")
+    if not place:
+        unread = "it is no JSON unless the header says Content-Type: application/json"
+        return response(400, f"body: {unread if isinstance(last['input'], bytes) else 'send a JSON object'}")
+    if last["type"] == "missing":
+        return response(400, f"{place}: is missing", param=place)
+    first, *others = dict.fromkeys(each["msg"] for each in nearest)
+    told = " or ".join([first, *(other.removeprefix("Input should be ") for other in others)])
+    return response(400, f"{place}: {'is null. ' if last['input'] is None else ''}{told}", param=place)
 
 
 def install(app: FastAPI) -> None:

@@ -1,22 +1,31 @@
 """The page: record or bring a sound, ask, and see the answer come."""
 
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from omni.errors import OmniError
 from omni.generation.sampling import Settings
 from omni.serving.assistant import Assistant
 from omni.serving.batcher import Answer
+from omni.serving.ears import File
+
+log = logging.getLogger("omni.serve")
 
 USER = "omni"
 """Who logs in where a key is asked for, with that as the password."""
 KEEP = 3600
 """Seconds that an uploaded sound stays on the server's disk, for the page to play it."""
 DEFAULT_QUESTION = "What is said?"
+ASK = "Record or bring a sound first: this model answers about what it hears."
+REFUSED = "refused"
+"""Marks what the page says itself in place of an answer: the model never reads that turn, or it would be refused again
+with each question that follows."""
 CSS = ".message .minimal-audio-player { height: 4rem !important }"
 """A player of one line; Gradio's own takes a third of the page."""
 MICROPHONE = """() => {
@@ -29,8 +38,9 @@ MICROPHONE = """() => {
   const media = navigator.mediaDevices;
   if (!media) return tell("browsers have one for pages at localhost or behind https alone.");
   const ask = media.getUserMedia.bind(media);
+  const ways = {NotFoundError: "Connect one, and press again.", NotAllowedError: "Allow it beside the address."};
   media.getUserMedia = (wish) => ask(wish).catch((error) => {
-    tell(`the browser says "${error.message}". Allow it beside the address, and reload.`);
+    tell(`the browser says "${error.message}". ${ways[error.name] ?? ""}`);
     throw error;
   });
 }"""
@@ -46,6 +56,7 @@ def mount_page(app: FastAPI, assistant: Assistant, *, about: str, key: str | Non
     """
     auth = None if key is None else (USER, key)
     size = int(assistant.limits.max_body_mib * 2**20)
+    app.add_middleware(CORSMiddleware)  # no origin but our own: else Gradio allows others, for the whole app
     blocks = page(assistant, about)
     # Without it Gradio takes any path on this machine that a client names for one that was uploaded.
     blocks.has_launched = True
@@ -99,10 +110,12 @@ def reply_to(assistant: Assistant) -> Any:
 
     async def reply(
         message: dict, history: list[dict], temperature: float, top_p: float, tokens: int, seed: int
-    ) -> AsyncIterator[tuple[str, str]]:
+    ) -> AsyncIterator[tuple[str | gr.ChatMessage, str]]:
         answer = None
         try:
             messages, sounds = conversation(message, history)
+            if not sounds and assistant.hears:
+                raise OmniError(ASK)
             settings = Settings(max_tokens=int(tokens), temperature=temperature, top_p=top_p, seed=int(seed or 0))
             answer = await assistant.chat(messages, sounds, settings)
             said = ""
@@ -110,8 +123,11 @@ def reply_to(assistant: Assistant) -> Any:
                 said += text
                 yield said, speed_of(answer)
             yield said, speed_of(answer)
-        except OmniError as error:
-            raise gr.Error(str(error), title="That cannot be answered") from error
+        except Exception as error:  # raised, it would leave the page without its conversation and its box disabled
+            told = str(error) if isinstance(error, OmniError) else "The server failed at this; its log says why."
+            if not isinstance(error, OmniError):
+                log.exception("the page failed")
+            yield gr.ChatMessage(told, metadata={"id": REFUSED}), ""
         finally:
             if answer is not None:
                 assistant.close(answer)
@@ -119,17 +135,18 @@ def reply_to(assistant: Assistant) -> Any:
     return reply
 
 
-def conversation(message: dict, history: list[dict]) -> tuple[list[dict], list[bytes]]:
-    """The turns so far and the new one, as `omni.text.chat` has them, and the sounds in them."""
+def conversation(message: dict, history: list[dict]) -> tuple[list[dict], list[File]]:
+    """The turns so far that were answered and the new one, as `omni.text.chat` has them, and the sounds in them."""
     turns: list[dict] = []
-    sounds: list[bytes] = []
+    sounds: list[File] = []
     new = [*({"type": "file", "file": {"path": path}} for path in message["files"])]
-    for turn in [*history, {"role": "user", "content": [*new, {"type": "text", "text": message["text"]}]}]:
+    new = {"role": "user", "content": [*new, {"type": "text", "text": message["text"]}]}
+    for turn in [*answered(history), new]:
         content = [{"type": "text", "text": turn["content"]}] if isinstance(turn["content"], str) else turn["content"]
         parts = []
         for part in content:
             if part["type"] == "file":
-                sounds.append(bytes_of(Path(part["file"]["path"])))
+                sounds.append(read_file(Path(part["file"]["path"])))
                 parts.append({"type": "audio"})
             elif part.get("text"):
                 parts.append({"type": "text", "text": part["text"]})
@@ -143,11 +160,23 @@ def conversation(message: dict, history: list[dict]) -> tuple[list[dict], list[b
     return turns, sounds
 
 
-def bytes_of(file: Path) -> bytes:
+def answered(history: list[dict]) -> list[dict]:
+    """What is left without the turns that were refused."""
+    left: list[dict] = []
+    for turn in history:
+        if (turn.get("metadata") or {}).get("id") == REFUSED:
+            while left and left[-1]["role"] == "user":  # the page makes a turn of each file
+                left.pop()
+        else:
+            left.append(turn)
+    return left
+
+
+def read_file(path: Path) -> File:
     try:
-        return file.read_bytes()
+        return File(path.name, path.read_bytes())
     except OSError:
-        raise OmniError("a sound of this conversation is not kept any more; begin a new one") from None
+        raise OmniError(f"{path.name}: is not kept any more; begin a new conversation") from None
 
 
 def speed_of(answer: Answer) -> str:

@@ -141,7 +141,7 @@ def test_a_base_goes_on_from_a_prompt_and_samples_repeat(place):
         (["run=nowhere"], "nowhere: no weights there, it does not exist; give an omni run"),
         (["prompt=a"], "run: left out"),
         (["run=outputs/latest", "propmt=a"], "propmt: unknown key; did you mean prompt?"),
-        (["run=outputs/latest", "audio=a.wav"], "audio: outputs/latest is of text alone"),
+        (["run=outputs/latest", f"audio={__file__}"], "audio: outputs/latest is of text alone"),
         (["run=outputs/latest", "top_p=2"], "top_p=2.0 must be"),
         (["run=outputs/latest", "samples=0"], "samples=0 must be 1 or more"),
         (["run=outputs/latest", f"seed={10**20}"], f"seed={10**20} must be from 0"),

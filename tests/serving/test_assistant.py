@@ -1,12 +1,10 @@
 """Many who ask at once: each gets what it would have got alone, and whoever leaves takes up no room."""
 
 import asyncio
-import io
 import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-import soundfile
 import torch
 
 from omni.audio.read import AudioError, read_bytes
@@ -17,6 +15,7 @@ from omni.generation.sampling import Settings
 from omni.model.omni import Omni
 from omni.serving.assistant import Assistant
 from omni.serving.batcher import Answer
+from omni.serving.ears import File
 from omni.serving.laps import PARTS
 from omni.serving.limits import BusyError, Limits
 from omni.text.chat import render_prompt
@@ -30,18 +29,16 @@ def ask(text: str, sounds: int = 0) -> list[dict]:
     return [{"role": "user", "content": content}]
 
 
-def wav(seconds: float, seed: int = 0) -> bytes:
-    samples = torch.rand(int(16_000 * seconds), generator=torch.Generator().manual_seed(seed)) - 0.5
-    file = io.BytesIO()
-    soundfile.write(file, samples.numpy(), 16_000, format="WAV")
-    return file.getvalue()
-
-
 async def text_of(assistant: Assistant, answer: Answer) -> str:
     try:
         return "".join([text async for text in answer.texts()])
     finally:
         assistant.close(answer)
+
+
+@pytest.fixture
+def sound(wav) -> Callable[..., File]:
+    return lambda seconds, seed=0: File("a.wav", wav(seconds, seed))
 
 
 @pytest.fixture
@@ -80,9 +77,9 @@ def test_in_company_each_says_what_it_says_alone(during, small, tokenizer):
     assert during(job, max_rows=3) == [alone(small, tokenizer, question) for question in questions]
 
 
-def test_a_sound_is_heard_and_its_parts_add_up(during):
+def test_a_sound_is_heard_and_its_parts_add_up(during, sound):
     async def job(assistant):
-        answer = await assistant.chat(ask("What is that?", sounds=2), [wav(1), wav(0.5, seed=1)], GREEDY)
+        answer = await assistant.chat(ask("What is that?", sounds=2), [sound(1), sound(0.5, seed=1)], GREEDY)
         await text_of(assistant, answer)
         return answer
 
@@ -94,11 +91,11 @@ def test_a_sound_is_heard_and_its_parts_add_up(during):
     assert 0 < answer.tokens_per_second < 1e6
 
 
-def test_a_sound_that_comes_again_is_not_heard_again(during):
+def test_a_sound_that_comes_again_is_not_heard_again(during, sound):
     async def job(assistant):
         told = []
         for text in ("What is that?", "And that?"):
-            answer = await assistant.chat(ask(text, sounds=1), [wav(2)], GREEDY)
+            answer = await assistant.chat(ask(text, sounds=1), [sound(2)], GREEDY)
             await text_of(assistant, answer)
             told.append((answer.laps.parts["encode"] > 0, answer.row.recalled >= answer.heard))
         return told
@@ -106,11 +103,11 @@ def test_a_sound_that_comes_again_is_not_heard_again(during):
     assert during(job) == [(True, False), (False, True)]
 
 
-def test_what_it_says_to_a_sound_is_what_the_model_says(during, small, tokenizer):
+def test_what_it_says_to_a_sound_is_what_the_model_says(during, small, tokenizer, sound, wav):
     messages, lengths = ask("What is that?", sounds=1), (0.5, 1, 2)
 
     async def job(assistant):
-        answers = [await assistant.chat(messages, [wav(seconds)], GREEDY) for seconds in lengths]
+        answers = [await assistant.chat(messages, [sound(seconds)], GREEDY) for seconds in lengths]
         return [await text_of(assistant, answer) for answer in answers]
 
     expected = []
@@ -123,9 +120,9 @@ def test_what_it_says_to_a_sound_is_what_the_model_says(during, small, tokenizer
     assert len(set(expected)) > 1
 
 
-def test_a_transcript_is_no_longer_than_anybody_could_speak(during):
+def test_a_transcript_is_no_longer_than_anybody_could_speak(during, sound):
     async def job(assistant):
-        answer = await assistant.transcribe(wav(0.4))
+        answer = await assistant.transcribe(sound(0.4))
         return await text_of(assistant, answer)
 
     assert 0 < len(during(job)) < 10 + 25
@@ -161,8 +158,8 @@ def test_who_leaves_frees_the_place_at_once(during):
     assert during(job, max_rows=2, max_waiting=0) == (0, {}, [])
 
 
-def test_an_answer_that_takes_too_long_ends_where_it_is(during, small, monkeypatch):
-    slow_down(monkeypatch, small, seconds=0.05)
+def test_an_answer_that_takes_too_long_ends_where_it_is(during, slow_down):
+    slow_down(0.05)
 
     async def job(assistant):
         answer = await assistant.chat(ask("Tell me all you know"), [], LONG)
@@ -175,8 +172,8 @@ def test_an_answer_that_takes_too_long_ends_where_it_is(during, small, monkeypat
     assert text == latest.text
 
 
-def test_who_waits_too_long_for_a_place_is_told(during, small, monkeypatch):
-    slow_down(monkeypatch, small, seconds=0.05)
+def test_who_waits_too_long_for_a_place_is_told(during, slow_down):
+    slow_down(0.05)
 
     async def job(assistant):
         first = await assistant.chat(ask("Tell me all you know"), [], LONG)
@@ -187,16 +184,6 @@ def test_who_waits_too_long_for_a_place_is_told(during, small, monkeypatch):
         return assistant.taken
 
     assert during(job, max_rows=1, max_seconds=0.4) == 0
-
-
-def slow_down(monkeypatch, small: Omni, seconds: float) -> None:
-    blocks = small.backbone.blocks
-
-    def slow(*given):
-        time.sleep(seconds)
-        return blocks(*given)
-
-    monkeypatch.setattr(small.backbone, "blocks", slow)
 
 
 def test_a_failure_of_the_engine_is_told_to_all_and_the_next_is_answered(during, small, monkeypatch):
@@ -215,7 +202,7 @@ def test_a_failure_of_the_engine_is_told_to_all_and_the_next_is_answered(during,
     assert taken == 0
 
 
-def test_an_engine_that_cannot_take_a_prompt_says_so_and_lives(during, small, monkeypatch):
+def test_an_engine_that_cannot_take_a_prompt_says_so_and_lives(during, monkeypatch):
     async def job(assistant):
         with monkeypatch.context() as patch:
             patch.setattr(assistant.batcher.engine, "add", lambda *given: 1 / 0)
@@ -228,30 +215,30 @@ def test_an_engine_that_cannot_take_a_prompt_says_so_and_lives(during, small, mo
     assert taken == 0
 
 
-def test_sounds_that_take_too_long_to_hear_are_given_up(during, monkeypatch):
+def test_sounds_that_take_too_long_to_hear_are_given_up(during, monkeypatch, sound):
     async def job(assistant):
         hear = assistant.ears.hear
         monkeypatch.setattr(assistant.ears, "hear", lambda *given, **named: (time.sleep(0.3), hear(*given, **named))[1])
         with pytest.raises(BusyError, match="not begun in the time"):
-            await assistant.chat(ask("What?", sounds=9), [wav(0.2, seed) for seed in range(9)], GREEDY)
+            await assistant.chat(ask("What?", sounds=9), [sound(0.2, seed) for seed in range(9)], GREEDY)
         return assistant.taken
 
     assert during(job, max_seconds=0.5) == 0
 
 
-def test_more_sound_than_the_context_holds_is_not_heard_to_its_end(during):
+def test_more_sound_than_the_context_holds_is_not_heard_to_its_end(during, sound):
     async def job(assistant):
-        with pytest.raises(ContextError, match="sound 3: "):
-            await assistant.chat(ask("What?", sounds=9), [wav(8, seed) for seed in range(9)], GREEDY)
+        with pytest.raises(ContextError, match=r"a\.wav: with it"):
+            await assistant.chat(ask("What?", sounds=9), [sound(8, seed) for seed in range(9)], GREEDY)
         return len(assistant.ears.heard)
 
     assert during(job) == 3
 
 
-def test_going_down_it_does_not_wait_for_the_ears(during, monkeypatch):
+def test_going_down_it_does_not_wait_for_the_ears(during, monkeypatch, sound):
     async def job(assistant):
         monkeypatch.setattr(assistant.ears, "hear", lambda *given, **named: time.sleep(1))
-        waiting = asyncio.ensure_future(assistant.chat(ask("What?", sounds=9), [wav(1)] * 9, GREEDY))
+        waiting = asyncio.ensure_future(assistant.chat(ask("What?", sounds=9), [sound(1)] * 9, GREEDY))
         await asyncio.sleep(0.1)
         assistant.drain(5)
         with pytest.raises(BusyError, match="going down"):
@@ -261,8 +248,8 @@ def test_going_down_it_does_not_wait_for_the_ears(during, monkeypatch):
     assert during(job) == 0
 
 
-def test_going_down_it_ends_what_runs_and_takes_nothing_new(during, small, monkeypatch):
-    slow_down(monkeypatch, small, seconds=0.02)
+def test_going_down_it_ends_what_runs_and_takes_nothing_new(during, slow_down):
+    slow_down(0.02)
 
     async def job(assistant):
         answer = await assistant.chat(ask("Tell me all you know"), [], LONG)
@@ -280,42 +267,41 @@ def test_going_down_it_ends_what_runs_and_takes_nothing_new(during, small, monke
     [
         (ask("x" * 300 * 32), [], ContextError, "context of 256"),
         (ask("a b c d e f g " * 60), [], ContextError, "do not fit"),
-        (ask("What?", sounds=1), [wav(29)], ContextError, "longer than the model's context"),
-        (ask("What?", sounds=1), [wav(31)], AudioError, "limit is 30 s"),
-        (ask("What?", sounds=1), [wav(0.05)], AudioError, "less than the 0.1 s"),
-        (ask("What?", sounds=1), [b"no sound at all"], AudioError, "sound 1: is not wav"),
+        (ask("What?", sounds=1), [29], ContextError, "longer than the model's context"),
+        (ask("What?", sounds=1), [31], AudioError, r"a\.wav: lasts 31.0 s.*at most 30 s\.$"),
+        (ask("What?", sounds=1), [0.05], AudioError, r"a\.wav: lasts 0.050 s\. Send at least 0.1 s\.$"),
+        (ask("What?", sounds=1), [File("my.wav", b"no sound at all")], AudioError, r"my\.wav: is not wav"),
         (ask("What?", sounds=1), [], OmniError, "a sound is missing"),
         ([*ask("One"), *ask("Two")], [], OmniError, "assistant's turn"),
     ],
     ids=["long", "tokens", "sound_fills_it", "31s", "short", "no_sound", "missing", "turns"],
 )
-def test_what_cannot_be_answered_is_said_and_costs_no_place(during, messages, sounds, error, told):
+def test_what_cannot_be_answered_is_said_and_costs_no_place(during, sound, messages, sounds, error, told):
     async def job(assistant):
         with pytest.raises(error, match=told):
-            await assistant.chat(messages, sounds, GREEDY)
+            await assistant.chat(messages, [each if isinstance(each, File) else sound(each) for each in sounds], GREEDY)
         return assistant.taken
 
     assert during(job) == 0
 
 
-def test_silence_is_said_to_be_silent(during):
-    file = io.BytesIO()
-    soundfile.write(file, torch.zeros(16_000).numpy(), 16_000, format="WAV")
+def test_silence_is_said_to_be_silent(during, wav):
+    silent = File("a.wav", wav(1)[:44] + bytes(32_000))
 
     async def job(assistant):
         with pytest.raises(AudioError, match="is silent"):
-            await assistant.transcribe(file.getvalue())
+            await assistant.transcribe(silent)
 
     during(job)
 
 
-def test_a_model_of_text_alone_says_that_it_has_no_ears(small, tokenizer):
+def test_a_model_of_text_alone_says_that_it_has_no_ears(small, tokenizer, sound):
     async def job():
         assistant = Assistant(Omni(encoder=None, projector=None, backbone=small.backbone).eval(), tokenizer, Limits())
         assistant.start()
         try:
             with pytest.raises(OmniError, match="has no ears"):
-                await assistant.transcribe(wav(1))
+                await assistant.transcribe(sound(1))
         finally:
             await assistant.stop()
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from omni.serving.page import ASK
+
 REPOSITORY = Path(__file__).parents[2]
 CLIPS = REPOSITORY / "data" / "audio_smoke"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -19,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    line = [sys.executable, "-m", "omni.serve", "run=data/hearing", "port=0"]
+    line = [sys.executable, "-m", "omni.serve", "run=data/hearing", "port=0", "precision=fp32"]
     with subprocess.Popen(line, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield re.search(r"http://\S+", process.stdout.readline())[0]
@@ -88,6 +90,8 @@ def test_an_upload_is_heard(page):
 
 
 def test_a_long_answer_is_stopped(page):
+    page.locator("input[type=file]").first.set_input_files(CLIPS / "high_beeps.wav")
+    page.wait_for_timeout(1500)
     page.get_by_text("Settings").click()
     page.get_by_label("number input for Temperature").fill("2")
     page.get_by_label("number input for Tokens").fill("500")
@@ -100,18 +104,27 @@ def test_a_long_answer_is_stopped(page):
     assert answers(page)[-1] == before  # nothing more comes
 
 
-def test_what_cannot_be_heard_is_said_on_the_page(page, tmp_path):
-    (tmp_path / "no.wav").write_bytes(b"no sound at all")
-    page.locator("input[type=file]").first.set_input_files(tmp_path / "no.wav")
+def test_an_error_is_an_answer_and_the_next_question_works(page, tmp_path):
+    (tmp_path / "notes.wav").write_bytes(b"no sound at all")
+    for turn, (file, told) in enumerate([(None, ASK), (tmp_path / "notes.wav", "notes.wav: is not wav")], start=1):
+        if file:
+            page.locator("input[type=file]").first.set_input_files(file)
+            page.wait_for_timeout(1500)
+        page.locator("textarea").first.fill(QUESTION)
+        page.get_by_test_id("submit-button").click()
+        page.get_by_test_id("bot").filter(has_text=told).wait_for()
+        page.wait_for_function("!document.querySelector('textarea').disabled")
+        assert len(answers(page)) == turn
+    page.locator("input[type=file]").first.set_input_files(CLIPS / "high_beeps.wav")
     page.wait_for_timeout(1500)
-    page.locator("textarea").first.fill(QUESTION)
-    page.get_by_test_id("submit-button").click()
-    page.get_by_text("is not wav, flac, mp3 or ogg").first.wait_for()
+    assert "wav" not in send(page, QUESTION, turn=3)
 
 
 @pytest.mark.parametrize(
-    "page", [["--deny-permission-prompts", "--use-fake-device-for-media-stream"], []], indirect=True
+    ("page", "way"),
+    [(["--deny-permission-prompts", "--use-fake-device-for-media-stream"], "Allow it"), ([], "Connect one")],
+    indirect=["page"],
 )
-def test_a_microphone_that_is_denied_or_missing_is_said_on_the_page(page):
+def test_a_microphone_that_is_denied_or_missing_is_said_on_the_page(page, way):
     page.get_by_test_id("microphone-button").click()
-    page.get_by_role("alert").filter(has_text="No microphone").wait_for()
+    page.get_by_role("alert").filter(has_text="No microphone").filter(has_text=way).wait_for()
