@@ -48,7 +48,7 @@ def save(figure: Any, png: Path) -> None:
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         if layout := figure.get_layout_engine():
             layout.execute(figure)
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(None)
         box = Bbox.union([figure.bbox_inches, figure.get_tightbbox().padded(0.03)])
         figure.savefig(temporary, format="png", bbox_inches=box)
 
