@@ -121,7 +121,7 @@ def evaluate(asked: Evaluate) -> None:
             print("\n  ".join([f"\n{len(reasons):,} left out", *reasons[:SKIPPED_TOLD]]))
 
 
-def check_data(source: str, trust: Sequence[str]) -> None:
+def check_data(source: str, trust: Sequence[str] = ()) -> None:
     """Raise ConfigError where nothing is here of the data that a run was trained on; without torch, whose import takes
     seconds. (Of several parts, one may be enough.)"""
     if (checkpoint := find_checkpoint(Path(source).expanduser())) is None:

@@ -167,6 +167,7 @@ def test_a_sound_that_cannot_be_read_leaves_its_question_out(model, clips, tmp_p
     whole.listen()
     picked = chosen(model, whole)
     clips.clips[2].audio.write_bytes(b"no sound" * 50)
+    clips.clips[2] = replace(clips.clips[2], sha256=None)  # as it is read anew
     look = look_of(model, clips, tmp_path / "states", [question(n, pick) for n, pick in enumerate(picked)])
     scores, _ = look()
     assert [q.id for q in look.questions] == [f"q{n}" for n in range(8) if n != 2]

@@ -67,9 +67,9 @@ def test_what_a_row_lacks_is_named(field):
         question_of(replace(ROW, **{field: None}))
 
 
-def test_five_choices_are_refused_before_they_are_asked():
-    with pytest.raises(OmniError, match="'test-000003': has 5 choices, needs 4"):
-        check([question_of(replace(ROW, choices=(*ROW.choices, "five")))])
+def test_nine_choices_are_refused_before_they_are_asked():
+    with pytest.raises(OmniError, match="'test-000003': has 9 choices, needs 2 to 8"):
+        check([question_of(replace(ROW, choices=(*ROW.choices, *"56789")))])
 
 
 def test_an_answer_outside_the_choices_is_refused_as_it_is_read(tmp_path):

@@ -167,7 +167,7 @@ def test_a_run_that_is_left_by_sys_exit_has_not_passed(tmp_path: Path, code: int
 
 def test_a_killed_run_can_be_resumed_and_a_live_one_cannot(tmp_path: Path) -> None:
     process = held(tmp_path)
-    with pytest.raises(OmniError, match=rf"still running \(pid {process.pid} on "):
+    with pytest.raises(OmniError, match=rf"still running \(pid {read_run(tmp_path)['pid']} on "):
         Run.resume(tmp_path)
     process.kill()
     process.wait()
@@ -209,7 +209,8 @@ def test_a_forked_worker_does_not_keep_the_lock_of_a_killed_run(tmp_path: Path) 
         tmp_path,
     )
     assert process.stdout.readline() == "held\n"
-    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    pid = read_run(tmp_path)["pid"]
+    workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     process.kill()
     process.wait()
     try:

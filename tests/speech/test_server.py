@@ -115,7 +115,7 @@ def test_a_broken_answer_is_asked_for_again(voice, manner):
         ("dies", "IncompleteRead"),
         ("closes", "closed"),
         ("busy", "HTTP 503: loading"),
-        ("text", "not wav"),
+        ("text", "not a sound"),
         ("short", "truncated"),
     ],
 )
