@@ -52,6 +52,9 @@ def command(main: Callable[[], None], name: str, cwd: Path, *words: object, **en
                 logger.setLevel(level)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            for module in [each for name, each in sys.modules.items() if name.startswith("omni.")]:
+                for cached in [each for each in vars(module).values() if hasattr(each, "cache_clear")]:
+                    cached.cache_clear()  # what a sweep loads once is of another folder then
             for module in {*sys.modules} - modules:  # the next folder may have another my_ear.py
                 if str(getattr(sys.modules[module], "__file__", "")).startswith(str(cwd)):
                     del sys.modules[module]

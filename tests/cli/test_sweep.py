@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -267,12 +268,13 @@ class OneByOne(Sweeper):
     def sweep(self, arguments):
         self.found.append([])
         for number in range(3):
-            lr = self.rng.uniform(0.001, 0.002) / (2 + sum(self.found[-1]))
+            lr = self.rng.uniform(0.001, 0.002) / (2 + abs(sum(self.found[-1])))
             (done,) = self.launcher.launch([[*arguments, f"stage.lr={lr}"]], initial_job_idx=number)
             self.found[-1].append(done.return_value)
 
 
 OneByOne.__module__ = "hydra_plugins.one_by_one"  # hydra takes plugins from there alone
+sys.modules[OneByOne.__module__] = SimpleNamespace(OneByOne=OneByOne)
 Plugins.instance().register(OneByOne)
 node = {"_target_": "hydra_plugins.one_by_one.OneByOne", "sampler": {"seed": None}}
 ConfigStore.instance().store(group="hydra/sweeper", name="by_one", node=node)

@@ -229,7 +229,7 @@ BROKEN_TORCHAUDIO = "raise OSError('libc10_cuda.so: cannot open shared object fi
 
 def test_a_torchaudio_that_does_not_fit_is_said_with_the_remedy(tmp_path):
     (tmp_path / "torchaudio.py").write_text(BROKEN_TORCHAUDIO)
-    failed = process(tmp_path, *SHORT, PYTHONUNBUFFERED="1")  # in a fresh interpreter: see tests/python
+    failed = process(tmp_path, *SHORT, PYTHONHASHSEED="0")  # in a fresh interpreter: see tests/python
     assert failed.returncode == 1
     assert "cannot be imported together (libc10_cuda.so" in failed.stderr
     assert "torchaudio==2.11.*" in failed.stderr

@@ -113,6 +113,7 @@ def test_a_run_records_what_encoder_and_backbone_compute_in(tmp_path, caplog):
     told = {"precision": built.precision, "device": built.device}
     caplog.set_level("INFO")
     with Run.start(tmp_path / "run", config_yaml="", facts={}) as run:
+        run.begin()
         tell_parts(run, built.model, None, **told)
         assert "float32 arithmetic on cpu, encoder in bfloat16" in caplog.text
         tell_parts(run, built.model.to(torch.float32), None, **told)
