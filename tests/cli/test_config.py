@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +44,20 @@ def copy(tmp_path, monkeypatch) -> Iterator[Path]:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     yield tmp_path
     compose.defaults.cache_clear()
+
+
+@pytest.fixture
+def small_copy(copy) -> Path:
+    """Of each group what train.yaml chooses alone, and a data set of one's own."""
+    kept = {
+        each
+        for chosen in compose.defaults().values()
+        for each in ([chosen] if isinstance(chosen, str) else chosen or [])
+    }
+    for path in copy.glob("conf/*/*.yaml"):
+        if path.stem not in {*kept, "manifest"}:
+            path.unlink()
+    return copy
 
 
 def change(path: Path, old: str, new: str) -> None:
@@ -143,7 +156,8 @@ def test_options_of_ones_own(tmp_path, shown):
     assert shown("check", *own) == "projector=mine: fine\n"
 
 
-def test_problems_of_what_ships_are_all_said(copy, config):
+def test_problems_of_what_ships_are_all_said(small_copy, config):
+    copy = small_copy
     (copy / "conf/experiment/a.yaml").write_text("# @package _global_\nstage: [\n")
     (copy / "conf/experiment/b.yaml").write_text("# @package _global_\nencoder:\n  contxt: full\n  width: ${nowhere}\n")
     change(copy / "conf/dataset/manifest.yaml", "max_seconds:", "max_secondz:")
@@ -187,11 +201,13 @@ def test_a_key_renamed_in_a_schema_fails_the_check(copy, file, old, new):
     assert process("check", "seed=1", cwd=copy).returncode == 1
 
 
-def test_a_value_that_no_yaml_sets_is_not_taken_for_one_the_user_sets(copy):
+def test_a_value_that_no_yaml_sets_is_not_taken_for_one_the_user_sets(small_copy):
     change(
-        copy / "omni/config/schema.py", "max_steps: int = MISSING", "max_steps: int = MISSING\n    more: int = MISSING"
+        small_copy / "omni/config/schema.py",
+        "max_steps: int = MISSING",
+        "max_steps: int = MISSING\n    more: int = MISSING",
     )
-    done = process("check", cwd=copy)
+    done = process("check", cwd=small_copy)
     assert done.returncode == 1
     assert "error: stage=w1_smoke\n  stage.more: a value is missing" in done.stderr
 
@@ -234,7 +250,7 @@ def test_every_folder_below_conf_is_a_group_that_check_and_options_know():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["show"], ["check", "seed=2"], ["check"], ["snapshot", "--json"], ["schema", "--check"], ["diff", ".", "."]],
+    [["show"], ["check", "seed=2"], ["snapshot", "--json"], ["schema", "--check"], ["diff", ".", "."]],
     ids=" ".join,
 )
 def test_what_the_workflow_installs_is_enough(arguments):
@@ -252,13 +268,6 @@ runpy.run_module("omni.config", run_name="__main__")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout
-
-
-@pytest.mark.parametrize("arguments", [["show"], ["check", "experiment=w1_seed"]], ids=" ".join)
-def test_it_answers_soon(arguments):
-    began = time.monotonic()
-    assert process(*arguments).returncode == 0
-    assert time.monotonic() - began < 10  # a third of a second; far from it only on a busy machine
 
 
 def workflow(name: str) -> dict:
