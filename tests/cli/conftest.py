@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
+from unittest.mock import patch as mock_patch
 
 import pytest
 
@@ -29,7 +31,7 @@ def command(main: Callable[[], None], name: str, cwd: Path, *words: object, **en
     out, err = (io.TextIOWrapper(io.BytesIO(), env.get("PYTHONIOENCODING", "utf-8")) for _ in range(2))
     loggers = [(logger, logger.handlers[:], logger.level) for logger in map(logging.getLogger, (None, "omni"))]
     handlers, modules = {number: signal.getsignal(number) for number in SIGNALS}, {*sys.modules}
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+    with pytest.MonkeyPatch.context() as patch, mock_patch.dict(os.environ), redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
         for variable, value in {"HYDRA_FULL_ERROR": "0", **env}.items():
             patch.setenv(variable, value)
