@@ -19,6 +19,8 @@ PYTHON = Path(__file__).parent / "python"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Commands that tests start by `sys.executable` are forked, where the system can: see tests/python."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what runs in its background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(os, "pidfd_open") and "OMNI_TESTS_PYTHON" not in os.environ:
         home = Path(tempfile.mkdtemp(prefix="omni-tests-"))
         (home / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{PYTHON}" run "{home}" "$@"\n')

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -84,6 +85,15 @@ def check(cfg: DictConfig) -> None:
         problems += misfits(cfg)
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def refuse_twice(overrides: list[str]) -> None:
+    """Raise ConfigError for a key that is set twice: hydra takes the last one and drops the others without a word."""
+    given: dict[str, list[str]] = {}
+    for override in OverridesParser.create().parse_overrides(overrides):
+        given.setdefault(f"{override.key_or_group}@{override.package}", []).append(override.input_line)
+    if twice := [" ".join(lines) for lines in given.values() if len(lines) > 1]:
+        raise ConfigError(f"{twice[0]}: the key is set twice and only the last would count; set it once")
 
 
 def refuse_missing(cfg: DictConfig, overrides: list[str]) -> None:

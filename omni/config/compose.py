@@ -5,11 +5,10 @@ from functools import cache
 
 import hydra
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from omni.config.check import ConfigError, check, components, first_line, suggest
+from omni.config.check import ConfigError, check, components, first_line, refuse_twice, suggest
 from omni.config.paths import VERSION_BASE, conf_dir
 from omni.config.schema import register
 from omni.config.wording import say
@@ -28,15 +27,6 @@ def compose(overrides: list[str]) -> DictConfig:
             return hydra.compose("train", overrides=overrides)
     except Exception as error:  # whatever hydra, omegaconf, yaml and the file system make of a broken file
         raise ConfigError(say(error)) from error
-
-
-def refuse_twice(overrides: list[str]) -> None:
-    """Raise ConfigError for a key that is set twice: hydra takes the last one and drops the others without a word."""
-    given: dict[str, list[str]] = {}
-    for override in OverridesParser.create().parse_overrides(overrides):
-        given.setdefault(f"{override.key_or_group}@{override.package}", []).append(override.input_line)
-    if twice := [" ".join(lines) for lines in given.values() if len(lines) > 1]:
-        raise ConfigError(f"{twice[0]}: the key is set twice and only the last would count; set it once")
 
 
 def options(group: str) -> list[str]:

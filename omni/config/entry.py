@@ -23,8 +23,7 @@ from omegaconf import DictConfig
 
 import omni
 from omni.config import sweep
-from omni.config.check import ConfigError
-from omni.config.compose import refuse_twice
+from omni.config.check import ConfigError, refuse_twice
 from omni.config.paths import VERSION_BASE, conf_dir
 from omni.config.schema import register
 from omni.config.wording import is_foreseen, say

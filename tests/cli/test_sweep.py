@@ -93,6 +93,7 @@ def test_parallel_jobs_do_not_differ_either(home, tmp_path):
     assert len((the_sweep(tmp_path) / "compare.csv").read_text().splitlines()) == 5
 
 
+@pytest.mark.slow
 def test_a_missed_gate_of_a_parallel_job_fails_the_command(tmp_path):
     done = process(
         tmp_path, "-m", *TINY[:-1], "stage.max_steps=2", "stage.gate.loss_drop=-9,9",
@@ -138,6 +139,7 @@ def test_a_job_killed_while_its_first_files_were_written_is_run_again(tmp_path, 
     assert len(list((folder / ".aside").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_parallel_sweep_leaves_no_job_running_on_paper(tmp_path):
     parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     running = subprocess.Popen(

@@ -169,7 +169,7 @@ def test_a_killed_run_can_be_resumed_and_a_live_one_cannot(tmp_path: Path) -> No
     process = held(tmp_path)
     with pytest.raises(OmniError, match=rf"still running \(pid {read_run(tmp_path)['pid']} on "):
         Run.resume(tmp_path)
-    process.kill()
+    os.kill(read_run(tmp_path)["pid"], signal.SIGKILL)
     process.wait()
     assert read_run(tmp_path)["status"] == "running"
     (tmp_path / "error.txt").write_text("old")
@@ -211,7 +211,7 @@ def test_a_forked_worker_does_not_keep_the_lock_of_a_killed_run(tmp_path: Path) 
     assert process.stdout.readline() == "held\n"
     pid = read_run(tmp_path)["pid"]
     workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    process.kill()
+    os.kill(pid, signal.SIGKILL)
     process.wait()
     try:
         assert workers
